@@ -1,0 +1,139 @@
+"""Judge scores of a preference pair in, segment weights out; knows no model or text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from axolotl_donod.errors import DataError
+
+SEGMENTS = ("reasoning", "answer")
+HARM_COLUMNS = tuple(
+    f"{side}_harm_{part}"
+    for side in ("chosen", "rejected")
+    for part in ("full", *SEGMENTS)
+)
+
+
+def harm_gaps(row: Mapping[str, Any], where: str) -> tuple[float, float] | None:
+    """How much less harmful the chosen response is, per segment.
+
+    d_s = h_s(rejected) - h_s(chosen) for s in (reasoning, answer), from harmfulness
+    h in [0, 1] (arXiv 2602.21346).
+
+    Args:
+        row: One preference pair; scores are read from `HARM_COLUMNS`.
+        where: Names the row in errors, such as `row 3 of the train dataset`.
+
+    Returns:
+        The two gaps in [-1, 1], or None when the row carries no score at all.
+
+    Raises:
+        DataError: Some scores are missing, or one is not a number in [0, 1].
+    """
+    missing = [name for name in HARM_COLUMNS if row.get(name) is None]
+    if len(missing) == len(HARM_COLUMNS):
+        return None
+    if missing:
+        raise DataError(
+            f"{where}: column {missing[0]} is empty while other scores are present; "
+            f"a pair needs all of {', '.join(HARM_COLUMNS)}, or none of them to get "
+            "aw_dpo.default_weights"
+        )
+    scores = {name: _checked(row[name], name, where) for name in HARM_COLUMNS}
+    reasoning, answer = (
+        scores[f"rejected_harm_{name}"] - scores[f"chosen_harm_{name}"]
+        for name in SEGMENTS
+    )
+    return reasoning, answer
+
+
+def segment_weights(
+    gaps: tuple[float, float] | None, epsilon: float, default: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Weights of reasoning and answer; they are positive and sum to one.
+
+    u_s = max(d_s, 0) and w_s = (u_s + ε) / Σ (u + ε). The source divides the signed
+    gaps (arXiv 2602.21346), which leaves [0, 1] when the chosen response is worse in
+    one segment; clipping keeps the loss bounded below.
+
+    Args:
+        gaps: What `harm_gaps` gives.
+        epsilon: Smoothing, larger than 0.
+        default: The weights of a pair without scores.
+
+    Returns:
+        The weights, or None when the chosen response is better in no segment.
+    """
+    if gaps is None:
+        return default
+    if is_undecided(gaps):
+        return None
+    raised = [max(gap, 0.0) + epsilon for gap in gaps]
+    total = sum(raised)
+    return raised[0] / total, raised[1] / total
+
+
+def is_undecided(gaps: tuple[float, float] | None) -> bool:
+    """Whether a scored pair prefers the chosen response in no segment."""
+    return gaps is not None and max(gaps) <= 0.0
+
+
+def undecided_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[int]:
+    """Positions of the scored pairs whose chosen response is better in no segment.
+
+    Raises:
+        DataError: As `harm_gaps`, with the row's position and `name` of the data set.
+    """
+    return [
+        index
+        for index, row in enumerate(rows)
+        if is_undecided(harm_gaps(row, row_name(index, name)))
+    ]
+
+
+def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
+    """Remove the pairs that `undecided_rows` finds.
+
+    Args:
+        dataset: A `datasets.Dataset`; without score columns it comes back unchanged.
+        name: Names the data set in errors.
+
+    Returns:
+        The data set without those rows, and how many there were.
+
+    Raises:
+        DataError: A row has unusable scores, or no pair is left.
+    """
+    present = [column for column in HARM_COLUMNS if column in dataset.column_names]
+    if not present:
+        return dataset, 0
+    dropped = undecided_rows(dataset.select_columns(present), name)
+    if not dropped:
+        return dataset, 0
+    if len(dropped) == len(dataset):
+        raise DataError(
+            f"the {name} dataset: in all {len(dataset)} pairs the chosen response is "
+            "at least as harmful as the rejected one in reasoning and in answer; "
+            "check that chosen_harm_* and rejected_harm_* are not swapped"
+        )
+    return dataset.select(_others(dropped, len(dataset))), len(dropped)
+
+
+def row_name(index: int, name: str) -> str:
+    """How errors call row `index` of the data set `name`."""
+    return f"row {index} of the {name} dataset"
+
+
+def _checked(value: Any, column: str, where: str) -> float:
+    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        shown = "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)
+        raise DataError(
+            f"{where}: column {column} must be a harmfulness in [0, 1], got {shown}; "
+            "judge the pair again or remove the row"
+        )
+    return float(value)
+
+
+def _others(positions: Sequence[int], size: int) -> list[int]:
+    excluded = set(positions)
+    return [index for index in range(size) if index not in excluded]
