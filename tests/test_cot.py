@@ -1,0 +1,201 @@
+import pytest
+from axolotl.utils.chat_templates import get_chat_template
+from axolotl.utils.dict import DictDefault
+from datasets import Dataset
+
+from axolotl_donod.cot import cot_pairs, render_pair
+from axolotl_donod.errors import DataError
+from tests.tiny import CHATML, tiny_tokenizer
+
+CHOSEN = "<think>It could hurt people.</think>I cannot help."
+REJECTED = "<think>Why not.</think>Sure."
+ASSISTANT = "<|im_start|>assistant\n"
+USER = f"<|im_start|>user\nHi<|im_end|>\n{ASSISTANT}"
+
+
+def pair(prompt="Hi", chosen=CHOSEN, rejected=REJECTED, **columns):
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **columns}
+
+
+def render(sample, template=CHATML, tokenizer=None):
+    return render_pair(sample, tokenizer or tiny_tokenizer(), template)
+
+
+def message(content, role="assistant", **fields):
+    return {"role": role, "content": content, **fields}
+
+
+def test_responses_follow_the_generation_prompt_as_raw_text():
+    assert render(pair()) == {
+        "prompt": USER,
+        "chosen": f"{CHOSEN}<|im_end|>",
+        "rejected": f"{REJECTED}<|im_end|>",
+    }
+
+
+def test_messages_are_taken_for_prompt_and_responses():
+    system = message("Be kind.", "system", name=None)
+    sample = pair([system, message("Hi", "user")], [message(CHOSEN)], message(REJECTED))
+    rendered = render(sample)
+    assert rendered["prompt"] == f"<|im_start|>system\nBe kind.<|im_end|>\n{USER}"
+    assert rendered["chosen"] == f"{CHOSEN}<|im_end|>"
+    assert rendered["rejected"] == f"{REJECTED}<|im_end|>"
+
+
+def test_a_template_that_parses_thinking_cannot_strip_it():
+    stripping = CHATML.replace(
+        "message['content']", "message['content'].split('</think>')[-1]"
+    )
+    assert render(pair(), stripping) == render(pair())
+
+
+def test_qwen3_opens_the_reasoning_and_keeps_it():
+    rendered = render(pair(), get_chat_template("qwen3"))
+    for side, response in (("chosen", CHOSEN), ("rejected", REJECTED)):
+        text = (rendered["prompt"] + rendered[side]).split(ASSISTANT)[1]
+        expected = response.replace("<think>", "<think>\n\n")
+        assert text == f"{expected}<|im_end|>"
+
+
+@pytest.mark.parametrize("newline", ["", "\n"])
+@pytest.mark.parametrize("opening", ["<think>", "<think>\n", ""])
+def test_an_opening_in_the_generation_prompt_is_not_doubled(newline, opening):
+    template = CHATML.replace("assistant\n", f"assistant\n<think>{newline}")
+    rendered = render(pair(chosen=f"{opening}Because.</think>No."), template)
+    assert rendered["prompt"] == f"{USER}<think>{newline}"
+    kept = "\n" if opening.endswith("\n") and not newline else ""
+    assert rendered["chosen"] == f"{kept}Because.</think>No.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "ending", ["<|im_end|>", "<|im_end|>\n", "\n", "<|im_end|>" * 2]
+)
+def test_each_response_ends_exactly_once(ending):
+    assert render(pair(chosen=CHOSEN + ending))["chosen"] == f"{CHOSEN}<|im_end|>"
+
+
+def test_a_template_without_a_turn_end_gets_eos():
+    template = (
+        "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
+        "\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    rendered = render(pair(), template)
+    assert rendered["prompt"] == "user: Hi\nassistant:"
+    # The template writes a blank before a reply; training has to see it as well.
+    assert rendered["chosen"] == f" {CHOSEN}<|im_end|>"
+
+
+def test_the_turn_end_of_the_template_wins_over_eos():
+    rendered = render(pair(), CHATML.replace("<|im_end|>", "<end_of_turn>"))
+    assert rendered["chosen"] == f"{CHOSEN}<end_of_turn>"
+
+
+def test_bos_is_left_to_a_tokenizer_that_adds_it():
+    from tokenizers.processors import TemplateProcessing
+
+    plain, adding = tiny_tokenizer(), tiny_tokenizer()
+    adding.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    template = f"<|im_start|>{CHATML}"
+    for tokenizer in (plain, adding):
+        prompt = render(pair(), template, tokenizer)["prompt"]
+        bare = plain(f"<|im_start|>{USER}", add_special_tokens=False)["input_ids"]
+        assert tokenizer(prompt)["input_ids"] == bare
+
+
+def test_a_template_that_starts_with_bos_keeps_it():
+    ids = tiny_tokenizer()(render(pair())["prompt"])["input_ids"]
+    assert ids[0] == 1 and ids[1] != 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"), [("No.", "Yes."), (CHOSEN, "Yes."), ("No.", REJECTED)]
+)
+def test_responses_without_reasoning_are_all_answer(chosen, rejected):
+    rendered = render(pair(chosen=chosen, rejected=rejected))
+    assert rendered["chosen"] == f"{chosen}<|im_end|>"
+    assert rendered["rejected"] == f"{rejected}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "<think>a</think>b</think>c",
+        "<think>a<think>b</think>c",
+        "<think>never closed",
+        "never opened</think>b",
+        "</think>a<think>",
+    ],
+)
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_malformed_reasoning_is_an_error_that_shows_the_row(side, response):
+    with pytest.raises(DataError, match=rf"^{side} has \d <think>") as raised:
+        render(pair(**{side: response}))
+    assert response in str(raised.value)
+
+
+@pytest.mark.parametrize("response", ["No.", "x<think>a</think>b"])
+def test_a_prompt_that_opens_reasoning_needs_it_closed(response):
+    template = CHATML.replace("assistant\n", "assistant\n<think>\n")
+    with pytest.raises(DataError, match="chosen has"):
+        render(pair(chosen=response), template)
+
+
+@pytest.mark.parametrize(
+    ("sample", "problem"),
+    [
+        (pair(prompt=""), "prompt must be"),
+        (pair(prompt=[]), "prompt must be"),
+        (pair(chosen=" "), "chosen must be a text"),
+        (pair(rejected=None), "rejected must be a text"),
+        (pair(chosen=[message("a"), message("b")]), "got 2 messages"),
+        (pair(chosen=[message("b", reasoning_content="a")]), "field reasoning_content"),
+    ],
+)
+def test_unusable_rows_are_errors(sample, problem):
+    with pytest.raises(DataError, match=problem):
+        render(sample)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "turn"),
+    [
+        ({"datasets": [{}]}, "<|im_start|>user\nHi<|im_end|>\n"),
+        ({"datasets": [{}], "chat_template": "llama3"}, "<|start_header_id|>user"),
+        (
+            {"datasets": [{}, {"chat_template": "llama3"}], "chat_template": "chatml"},
+            "<|start_header_id|>user",
+        ),
+    ],
+)
+def test_the_template_is_the_datasets_or_the_configs_or_the_tokenizers(cfg, turn):
+    transform = cot_pairs(DictDefault(cfg), dataset_idx=len(cfg["datasets"]) - 1)
+    assert turn in transform(pair(), tokenizer=tiny_tokenizer())["prompt"]
+
+
+def test_mapping_a_dataset_keeps_the_other_columns():
+    prompts = [[message("Hi", "user")], [message("No", "user")]]
+    rows = [pair(prompt, chosen_harm_full=0.5, judge="j") for prompt in prompts]
+    transform = cot_pairs(DictDefault({"datasets": [{}]}))
+    mapped = Dataset.from_list(rows).map(
+        transform, fn_kwargs={"tokenizer": tiny_tokenizer()}
+    )
+    assert mapped[0] == {
+        "prompt": USER,
+        "chosen": f"{CHOSEN}<|im_end|>",
+        "rejected": f"{REJECTED}<|im_end|>",
+        "chosen_harm_full": 0.5,
+        "judge": "j",
+    }
+
+
+def test_axolotl_finds_the_strategy_by_name():
+    from axolotl.prompt_strategies.dpo import load
+
+    import axolotl_donod
+
+    if not hasattr(axolotl_donod, "cot_pairs"):
+        pytest.skip("the package does not export cot_pairs")
+    transform = load("axolotl_donod.cot_pairs", DictDefault({"datasets": [{}]}))
+    assert transform(pair(), tokenizer=tiny_tokenizer())["prompt"] == USER
