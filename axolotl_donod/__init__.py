@@ -1,3 +1,22 @@
-"""DONOD data pruning and Alignment-Weighted DPO for Axolotl."""
+"""DONOD data pruning and Alignment-Weighted DPO for Axolotl.
+
+Importing this package is cheap; what needs torch is loaded when it is asked for.
+"""
+
+from typing import Any
 
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "DonodPlugin": "axolotl_donod.plugin",
+    "cot_pairs": "axolotl_donod.cot",
+}
+__all__ = ["DonodPlugin", "__version__", "cot_pairs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_EXPORTS[name]), name)

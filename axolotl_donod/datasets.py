@@ -1,0 +1,111 @@
+"""Axolotl's prepared datasets, pruned or checked, with the step count made right.
+
+Takes Axolotl's validated config, gives its TrainDatasetMeta; knows Axolotl's data
+loaders and the folder layout, nothing of scores or losses.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from axolotl.common import datasets as host
+from axolotl.loaders import load_tokenizer
+from axolotl.utils.trainer import calculate_total_num_steps
+from transformers import set_seed
+
+from axolotl_donod.aw_dpo.weights import drop_undecided
+from axolotl_donod.config import DonodConfig
+from axolotl_donod.errors import DataError
+from axolotl_donod.pruning.model import ScoringModel
+from axolotl_donod.pruning.prune import prune
+from axolotl_donod.sources import trace_sources
+
+LOG = logging.getLogger("axolotl.donod")
+_COUNTS = ("total_num_tokens", "total_supervised_tokens", "sample_packing_eff_est")
+
+
+def donod_folder(cfg: Any) -> Path:
+    """Return where scores and manifest lie: beside the stages, or in output_dir."""
+    root = cfg.donod_stage.root if cfg.donod_stage else cfg.output_dir
+    return Path(root) / "donod"
+
+
+def load_pruned(cfg: Any) -> host.TrainDatasetMeta:
+    """Load the SFT rows as Axolotl does, and keep those that DONOD selects."""
+    own_counts = {key: cfg.get(key) for key in _COUNTS}
+    meta = host.load_datasets(cfg=cfg)
+    settings = DonodConfig.model_validate(cfg.donod.to_dict())
+    kept = prune(
+        meta.train_dataset,
+        settings,
+        folder=donod_folder(cfg),
+        model=_scoring_model(cfg, settings),
+        training_learning_rate=float(cfg.learning_rate),
+        trace=lambda: trace_sources(cfg),
+    )
+    meta.train_dataset = meta.train_dataset.select(kept).flatten_indices()
+    if meta.total_num_steps is not None and meta.total_num_steps >= 0:
+        # Axolotl has set these for all rows; the user's own values stay.
+        for key, value in own_counts.items():
+            cfg[key] = value
+        # The count under packing draws an order, which must not depend on scoring.
+        set_seed(cfg.seed)
+        steps = calculate_total_num_steps(cfg, meta.train_dataset)
+        meta.total_num_steps = min(steps, cfg.max_steps or steps)
+    return meta
+
+
+def load_pairs(cfg: Any) -> host.TrainDatasetMeta:
+    """Load preference pairs as Axolotl does, without those that favour no side."""
+    meta = host.load_preference_datasets(cfg=cfg)
+    meta.train_dataset = _decided(meta.train_dataset, "training")
+    if meta.eval_dataset is not None:
+        meta.eval_dataset = _decided(meta.eval_dataset, "evaluation")
+    meta.total_num_steps = math.ceil(
+        len(meta.train_dataset) * cfg.num_epochs / cfg.batch_size
+    )
+    return meta
+
+
+def _decided(pairs: Any, name: str) -> Any:
+    decided, dropped = drop_undecided(pairs, name)
+    if dropped:
+        LOG.warning(
+            "AW-DPO: dropped %d of %d %s pairs whose rejected side is no worse than "
+            "the chosen one in any segment",
+            dropped,
+            len(pairs),
+            name,
+        )
+    if not len(decided):
+        raise DataError(
+            f"no {name} pair is left: in none of {len(pairs)} is a segment of the "
+            "rejected response more harmful than the chosen one's; check the "
+            "chosen_harm_* and rejected_harm_* columns"
+        )
+    return decided
+
+
+def _scoring_model(cfg: Any, settings: DonodConfig) -> ScoringModel:
+    dtypes = {"float32", "bfloat16", "float16"}
+    dtype = str(cfg.torch_dtype).removeprefix("torch.")
+    if settings.scoring.dtype != "auto":
+        dtype = settings.scoring.dtype
+    return ScoringModel(
+        name=cfg.base_model,
+        revision=cfg.revision_of_model,
+        adapter=cfg.lora_model_dir,
+        dtype=dtype if dtype in dtypes else "float32",
+        attn_implementation=_attention(cfg),
+        trust_remote_code=bool(cfg.trust_remote_code),
+        tokenizer=lambda: load_tokenizer(cfg),
+        local_rank=int(cfg.local_rank or 0),
+        seed=int(cfg.seed),
+    )
+
+
+def _attention(cfg: Any) -> str:
+    """Use the run's attention where plain transformers knows it, else SDPA."""
+    known = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
+    return cfg.attn_implementation if cfg.attn_implementation in known else "sdpa"

@@ -1,0 +1,202 @@
+"""Axolotl's hooks, wired to pruning, AW-DPO and the chain; no logic of its own.
+
+Takes Axolotl's config at each hook and calls the module that does the work. Without
+our sections in the config every hook returns at once.
+"""
+
+import os
+import socket
+import sys
+from typing import Any
+
+from axolotl.integrations.base import BasePlugin
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    set_seed,
+)
+
+from axolotl_donod import stages
+from axolotl_donod.aw_dpo.args import (
+    TRAINER_CLASS,
+    TRAINING_ARGS_MIXIN,
+    refuse_unsupported,
+    training_args,
+)
+from axolotl_donod.config import SFT, StageInfo, read_sections
+
+DEFAULT_SEED = 42
+
+
+class DonodPlugin(BasePlugin):  # type: ignore[misc]
+    """Prunes with DONOD, aligns with AW-DPO and chains the two around SFT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._complete = False
+        self._trained = False
+        self._port: int | None = None
+        self._environment: dict[str, str] = {}
+
+    def register(self, cfg: Any) -> None:
+        """Check our sections and turn a chain's config into its next stage's."""
+        sections = read_sections(cfg)
+        if cfg.get("donod_stage") or sections.empty:
+            return
+        self._environment = dict(os.environ)
+        if sections.alignment is not None:
+            _check_alignment_stage(cfg)
+            entry = stages.enter(cfg)
+            self._complete = entry.complete
+            cfg.clear()
+            cfg.update(entry.config)
+        if cfg.get("aw_dpo") is not None:
+            refuse_unsupported(cfg)
+            cfg["trainer_cls"] = TRAINER_CLASS
+
+    def get_input_args(self) -> str:
+        """Name the pydantic class that adds our sections to Axolotl's schema."""
+        return "axolotl_donod.config.AxolotlDonodArgs"
+
+    def get_training_args_mixin(self) -> str:
+        """Name the dataclass that carries AW-DPO's settings to the trainer."""
+        return TRAINING_ARGS_MIXIN
+
+    def get_training_args(self, cfg: Any) -> dict[str, Any] | None:
+        """Give the trainer AW-DPO's settings."""
+        if cfg.aw_dpo is None:
+            return None
+        return training_args(cfg.aw_dpo.to_dict())
+
+    def load_datasets(self, cfg: Any, preprocess: bool = False) -> Any:
+        """Load the data that our sections change; None leaves it to Axolotl."""
+        from axolotl_donod import datasets
+
+        if self._complete and not preprocess:
+            self._stop_because_complete(cfg)
+        if _has_sections(cfg):
+            cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
+            _keep_cpu_ranks_on_cpu(cfg)
+        if cfg.donod:
+            return datasets.load_pruned(cfg)
+        if cfg.aw_dpo:
+            return datasets.load_pairs(cfg)
+        return None
+
+    def pre_model_load(self, cfg: Any) -> None:
+        """Seed what Axolotl leaves to chance: a LoRA's start, new embedding rows.
+
+        Without it a run that was interrupted would end with other weights.
+        """
+        if _has_sections(cfg):
+            set_seed(cfg.seed)
+
+    def _stop_because_complete(self, cfg: Any) -> None:
+        from axolotl_donod.summary import announce
+
+        if _is_first_rank():
+            announce(cfg.donod_stage.root, "All stages are complete; nothing to do.")
+        sys.exit(0)
+
+    def add_callbacks_post_trainer(
+        self, cfg: Any, trainer: Trainer
+    ) -> list[TrainerCallback]:
+        """Watch a stage's training, for its log and its hand-over."""
+        return [_StageWatch(self)] if cfg.donod_stage else []
+
+    def post_train(self, cfg: Any, model: Any) -> None:
+        """Agree on a port for the next stage while the ranks can still talk."""
+        if cfg.donod_stage and cfg.donod_stage.name == SFT and self._port is None:
+            self._port = _agreed_port()
+
+    def post_train_unload(self, cfg: Any) -> None:
+        """Mark the stage complete and start the next one in this process's place."""
+        # Axolotl 0.21 also calls this hook when training has failed.
+        if not cfg.donod_stage or not self._trained or sys.exc_info()[0] is not None:
+            return
+        stage = StageInfo.model_validate(cfg.donod_stage.to_dict())
+        stages.finish(stage, adapter=bool(cfg.adapter), first_rank=_is_first_rank())
+        _close_loggers()
+        if stage.name == SFT:
+            stages.run_again(self._environment, self._port)
+        elif _is_first_rank():
+            from axolotl_donod.summary import announce
+
+            announce(stage.root, "All stages are complete.")
+
+    def note_trained(self) -> None:
+        """Remember that the trainer ran to its end."""
+        self._trained = True
+
+
+class _StageWatch(TrainerCallback):  # type: ignore[misc]
+    """Tells the plugin that training ended, and keeps the log of the stage."""
+
+    def __init__(self, plugin: DonodPlugin) -> None:
+        self._plugin = plugin
+
+    def on_train_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            stages.save_log(args.output_dir, state.log_history)
+        self._plugin.note_trained()
+
+
+def _has_sections(cfg: Any) -> bool:
+    return bool(cfg.donod or cfg.aw_dpo or cfg.donod_stage)
+
+
+def _check_alignment_stage(cfg: Any) -> None:
+    """Validate the second stage by Axolotl's own schema before the first one runs."""
+    from axolotl.cli.config import gpu_capabilities
+    from axolotl.integrations.config import merge_input_args
+    from axolotl.utils.config import validate_config
+    from axolotl.utils.dict import DictDefault
+
+    _, schema = merge_input_args()
+    stages.check_overrides(cfg, set(schema.model_fields))
+    stage = stages.alignment_config(cfg, cfg["base_model"])
+    if stage.get("aw_dpo"):
+        refuse_unsupported(stage)
+    capabilities, env_capabilities = gpu_capabilities()
+    with stages.naming_the_section():
+        validate_config(
+            DictDefault(stage),
+            capabilities=capabilities,
+            env_capabilities=env_capabilities,
+        )
+
+
+def _keep_cpu_ranks_on_cpu(cfg: Any) -> None:
+    """Undo the device map {"": LOCAL_RANK} that Axolotl gives ranks without a GPU."""
+    if str(cfg.device) == "cpu" and cfg.world_size > 1:
+        cfg.device_map = {"": "cpu"}
+
+
+def _is_first_rank() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _agreed_port() -> int | None:
+    """Return a free port of rank 0's node, the same on every rank; None on one."""
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        return None
+    from accelerate.utils import broadcast_object_list
+
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = [probe.getsockname()[1]]
+    broadcast_object_list(port, from_process=0)
+    return int(port[0])
+
+
+def _close_loggers() -> None:
+    """Finish a W&B run, which would otherwise end as crashed with the process."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()

@@ -1,0 +1,401 @@
+"""The chain SFT → alignment: which stage runs, its config, its marker, its model.
+
+Takes a raw Axolotl config, gives the raw config of one ordinary stage; knows the
+names of Axolotl's keys and its merge command, nothing of trainers or hooks.
+"""
+
+import copy
+import difflib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+from pydantic import ValidationError
+
+from axolotl_donod.config import ALIGNMENT, SFT, AlignmentConfig, StageInfo
+from axolotl_donod.errors import ConfigError, StageError
+from axolotl_donod.files import write_json, write_text
+
+MARKER = "complete.json"
+LOG_HISTORY = "log_history.json"
+
+# What describes the SFT data, its packing or its starting point, and would be wrong
+# for a second stage that starts from the SFT model.
+_SFT_ONLY = (
+    "datasets test_datasets val_set_size max_steps sample_packing eval_sample_packing "
+    "sample_packing_eff_est sample_packing_group_size sample_packing_bin_size "
+    "sample_packing_sequentially multipack_real_batches pad_to_sequence_len "
+    "group_by_length train_on_inputs total_num_tokens total_supervised_tokens "
+    "lora_model_dir base_model_config tokenizer_config revision_of_model "
+    "resume_from_checkpoint donod alignment"
+).split()
+# May change between two runs of a chain without making its stages another's.
+_FREE_PREFIXES = ("wandb_", "mlflow_", "comet_", "hub_", "dataloader_")
+_FREE = frozenset(
+    {"use_wandb", "use_mlflow", "use_comet", "axolotl_config_path", "dataset_num_proc"}
+    | {"plugins", "strict", "debug", "is_preprocess", "dataset_prepared_path"}
+    | {"auto_resume_from_checkpoints", "resume_from_checkpoint", "save_total_limit"}
+)
+_CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The stage to run now: its raw config, and whether the chain is complete."""
+
+    config: dict[str, Any]
+    complete: bool
+
+
+def sft_config(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the raw config of the first stage of a chain."""
+    config = _plain(raw)
+    config.pop("alignment")
+    config.pop("hub_model_id", None)
+    return _placed(config, raw, SFT)
+
+
+def alignment_config(raw: Mapping[str, Any], base_model: str) -> dict[str, Any]:
+    """Return the raw config of the second stage, starting from `base_model`.
+
+    Stock keys under `alignment:` override those of the first stage; null removes.
+    """
+    alignment = AlignmentConfig.model_validate(_plain(raw["alignment"]))
+    config = {k: v for k, v in _plain(raw).items() if k not in _SFT_ONLY}
+    config |= {"rl": alignment.rl, "base_model": base_model} | alignment.overrides
+    if alignment.aw_dpo is not None:
+        config["aw_dpo"] = alignment.aw_dpo.model_dump()
+    return _placed({k: v for k, v in config.items() if v is not None}, raw, ALIGNMENT)
+
+
+def _placed(
+    config: dict[str, Any], raw: Mapping[str, Any], stage: str
+) -> dict[str, Any]:
+    root = Path(raw["output_dir"])
+    config["output_dir"] = str(root / stage)
+    config["donod_stage"] = {"name": stage, "root": str(root)}
+    config.setdefault("auto_resume_from_checkpoints", True)
+    if config.get("wandb_name"):
+        config["wandb_name"] = f"{config['wandb_name']}-{stage}"
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """Deep-copy mappings into dicts, so that nothing of the host's type is shared."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return copy.deepcopy(value)
+
+
+def enter(raw: Mapping[str, Any]) -> Entry:
+    """Pick the first unfinished stage and make ready what it starts from.
+
+    Safe to call from every rank at once: one of them merges or sets aside, the
+    others wait and find it done.
+
+    Args:
+        raw: A raw Axolotl config with an `alignment` section.
+
+    Raises:
+        ConfigError: output_dir holds stages of another configuration.
+        StageError: Merging the SFT adapter failed.
+    """
+    root = Path(raw["output_dir"])
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".lock"):
+        sft = sft_config(raw)
+        if not is_complete(sft):
+            return _begin(sft)
+        alignment = alignment_config(raw, str(trained_model(sft)))
+        if not is_complete(alignment):
+            return _begin(alignment)
+        return Entry(alignment, complete=True)
+
+
+def _begin(config: dict[str, Any]) -> Entry:
+    set_aside_checkpoints(Path(config["output_dir"]))
+    save_stage_config(config)
+    return Entry(config, complete=False)
+
+
+def is_complete(config: Mapping[str, Any]) -> bool:
+    """Tell whether the stage of `config` has finished.
+
+    Raises:
+        ConfigError: It has, but with another configuration.
+    """
+    marker = Path(config["output_dir"]) / MARKER
+    if not marker.is_file():
+        return False
+    before = json.loads(marker.read_text(encoding="utf-8"))["config"]
+    now = _comparable(config)
+    changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{marker.parent} holds a finished stage of another configuration: {key} "
+            f"was {before.get(key)!r} and is {now.get(key)!r}"
+            + (f" (also {', '.join(changed[1:])})" if changed[1:] else "")
+            + "; choose another output_dir, or remove that folder to train it again"
+        )
+    return True
+
+
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {
+        key: value
+        for key, value in config.items()
+        if key not in _FREE and not key.startswith(_FREE_PREFIXES)
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return plain
+
+
+def save_stage_config(config: Mapping[str, Any]) -> None:
+    """Keep the raw config of a stage beside its results, as a plain Axolotl YAML.
+
+    It is what `mark_complete` records and what the merge of an adapter reads.
+    """
+    text = yaml.safe_dump(_plain(config), sort_keys=False)
+    write_text(_stage_file(Path(config["output_dir"])), text)
+
+
+def _stage_file(folder: Path) -> Path:
+    return folder / "stage.yml"
+
+
+def mark_complete(folder: Path) -> None:
+    """Write the marker that a stage, its model saved, needs no more work."""
+    config = yaml.safe_load(_stage_file(folder).read_text("utf-8"))
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("axolotl-donod", "axolotl", "torch", "transformers", "trl", "peft")
+    }
+    write_json(
+        folder / MARKER,
+        {
+            "config": _comparable(config),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions,
+        },
+    )
+
+
+def finish(stage: StageInfo, *, adapter: bool, first_rank: bool) -> None:
+    """Mark a trained stage complete on rank 0; the other ranks wait for the mark.
+
+    Args:
+        stage: The stage whose model is saved.
+        adapter: Whether it trained an adapter, whose folder then holds no full model.
+        first_rank: Whether this process writes the marker.
+
+    Raises:
+        StageError: The stage left no model, or the marker did not appear.
+    """
+    folder = Path(stage.root) / stage.name
+    if not first_rank:
+        wait_until_complete(folder)
+        return
+    weights = "adapter_model*" if adapter else "*.safetensors*"
+    if not any(folder.glob(weights)):
+        raise StageError(
+            f"stage {stage.name} ended without {weights} in {folder}; the log above "
+            "says why the model was not saved"
+        )
+    if adapter:
+        # Axolotl saves a LoRA-wrapped model here after DPO, in names no loader knows.
+        for path in folder.glob("model*.safetensors*"):
+            path.unlink()
+    mark_complete(folder)
+
+
+def save_log(folder: str | Path, log_history: list[dict[str, Any]]) -> None:
+    """Keep a stage's training log beside its model, for the summary."""
+    write_json(Path(folder) / LOG_HISTORY, {"log_history": log_history})
+
+
+def check_overrides(raw: Mapping[str, Any], known: set[str]) -> None:
+    """Refuse keys under `alignment:` that Axolotl would drop without a word.
+
+    Args:
+        raw: A raw config with an `alignment` section.
+        known: The fields of Axolotl's schema.
+
+    Raises:
+        ConfigError: A key is unknown; names the closest known one.
+    """
+    for key in AlignmentConfig.model_validate(_plain(raw["alignment"])).overrides:
+        if key not in known:
+            close = difflib.get_close_matches(key, [*known, "aw_dpo"], n=1)
+            hint = f"; did you mean `{close[0]}`?" if close else ""
+            raise ConfigError(f"alignment.{key}: Axolotl has no such key{hint}")
+        if key in ("output_dir", "base_model", "donod", "plugins"):
+            raise ConfigError(
+                f"alignment.{key}={raw['alignment'][key]!r} cannot differ from the "
+                "first stage's: the chain sets it; remove it"
+            )
+    _check_local_files(raw["alignment"]["datasets"])
+
+
+def _check_local_files(datasets: Any) -> None:
+    for index, dataset in enumerate(datasets):
+        path = str(dataset.get("path", ""))
+        if path.endswith((".json", ".jsonl", ".parquet", ".csv", ".arrow")):
+            if "://" not in path and not Path(path).exists():
+                raise ConfigError(
+                    f"alignment.datasets[{index}].path: no file {path!r} under "
+                    f"{Path.cwd()}; correct the path"
+                )
+
+
+@contextmanager
+def naming_the_section() -> Iterator[None]:
+    """Say that what Axolotl refuses in the block stands under `alignment:`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ConfigError(
+            f"the alignment stage is no valid Axolotl config: {error}"
+        ) from error
+
+
+def wait_until_complete(folder: Path, seconds: float = 3600) -> None:
+    """Wait for the marker that rank 0 writes; ranks share the file system.
+
+    Raises:
+        StageError: The marker did not appear in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not (folder / MARKER).is_file():
+        if time.monotonic() > deadline:
+            raise StageError(
+                f"rank 0 wrote no {folder / MARKER} within {seconds:.0f} s; is "
+                "output_dir on a file system that all nodes share?"
+            )
+        time.sleep(0.2)
+
+
+def set_aside_checkpoints(folder: Path) -> None:
+    """Rename checkpoints that cannot be resumed from to `unusable-checkpoint-N`.
+
+    A checkpoint that was being written when the run was killed lacks files; one of
+    the last step would make the Trainer take a step more than an undisturbed run.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-*")):
+        if not _resumable(checkpoint):
+            target = folder / f"unusable-{checkpoint.name}"
+            shutil.rmtree(target, ignore_errors=True)
+            checkpoint.rename(target)
+
+
+def _resumable(checkpoint: Path) -> bool:
+    if not all((checkpoint / name).is_file() for name in _CHECKPOINT_FILES):
+        return False
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    except ValueError:
+        return False
+    return bool(state["global_step"] < state["max_steps"])
+
+
+def trained_model(config: Mapping[str, Any]) -> Path:
+    """Return the folder of the finished stage's full model, merging a LoRA first.
+
+    Raises:
+        StageError: Axolotl's merge failed; names its log.
+    """
+    folder = Path(config["output_dir"])
+    if not config.get("adapter"):
+        return folder
+    merged = folder / "merged"
+    if not merged.is_dir():
+        _merge(folder, merged)
+    return merged
+
+
+def _merge(folder: Path, merged: Path) -> None:
+    """Merge in a process of its own, whose memory ends with it, and rename at last."""
+    partial = folder / ".merging"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    config = yaml.safe_load(_stage_file(folder).read_text("utf-8"))
+    for key in ("donod", "donod_stage"):
+        config.pop(key, None)
+    config |= {"output_dir": str(partial), "lora_model_dir": str(folder)}
+    path = partial / "merge.yml"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    log = folder / "merge.log"
+    with log.open("wb") as stream:
+        result = subprocess.run(
+            [sys.executable, "-m", "axolotl.cli.merge_lora", str(path)],
+            env=_single_process_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if result.returncode or not (partial / "merged" / "config.json").is_file():
+        tail = log.read_text("utf-8", errors="replace").splitlines()[-5:]
+        raise StageError(
+            f"merging the adapter {folder} failed with exit code {result.returncode}; "
+            f"the whole log is {log}, its end: {' | '.join(tail)}"
+        )
+    for path in folder.iterdir():
+        # The merge copies the base model's tokenizer; tokens added in SFT are here.
+        if path.is_file() and _is_tokenizer_file(path.name):
+            shutil.copy2(path, partial / "merged" / path.name)
+    os.replace(partial / "merged", merged)
+    shutil.rmtree(partial)
+
+
+def _is_tokenizer_file(name: str) -> bool:
+    stems = ("tokenizer", "special_tokens_map", "added_tokens", "chat_template")
+    return name.startswith(stems)
+
+
+_RANK_VARIABLES = (
+    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE "
+    "ROLE_RANK ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT"
+).split()
+
+
+def _single_process_environment() -> dict[str, str]:
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key not in _RANK_VARIABLES
+        and not key.startswith(("TORCHELASTIC_", "ACCELERATE_", "FSDP_"))
+    }
+
+
+def run_again(environment: Mapping[str, str], port: int | None) -> None:
+    """Replace this process by the same command, which then runs the next stage.
+
+    The process keeps its id and its rank, so a launcher notices nothing; all memory,
+    patches and devices of the finished stage are gone.
+
+    Args:
+        environment: The variables that this process was started with.
+        port: A port of rank 0's node for the next rendezvous; None on one rank. The
+            launcher's own store holds keys of the finished stage.
+    """
+    env = dict(environment)
+    if port is not None:
+        env |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)

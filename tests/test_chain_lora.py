@@ -1,0 +1,186 @@
+"""The whole chain with LoRA, through the real `axolotl train`, one process."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.runs import (
+    LORA,
+    axolotl,
+    chain_config,
+    last_state,
+    log_history,
+    save,
+    train_and_kill,
+)
+
+CHECKPOINTS = {"save_steps": 4, "save_total_limit": 20}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, tiny_model_dir):
+    """An undisturbed run: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("lora")
+    config = save(folder, chain_config(folder, tiny_model_dir, **LORA, **CHECKPOINTS))
+    return folder, axolotl("train", config, cwd=folder).stdout
+
+
+def kept_rows(folder: Path) -> list[tuple[str, int]]:
+    table = pq.read_table(folder / "out/donod/scores.parquet").to_pylist()
+    return [(row["row_hash"], row["source_row"]) for row in table if row["kept"]]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_prunes_to_the_budget_and_counts_steps_on_what_is_kept(chain):
+    folder, _ = chain
+    assert len(kept_rows(folder)) == 20
+    # 20 rows in batches of 2, two epochs
+    assert last_state(folder / "out/sft")["global_step"] == 20
+
+
+def test_names_the_source_row_of_every_row(chain):
+    folder, _ = chain
+    table = pq.read_table(folder / "out/donod/scores.parquet").to_pylist()
+    assert sorted(row["source_row"] for row in table) == list(range(40))
+    assert {Path(row["source"].split(":")[0]).name for row in table} == {"sft.jsonl"}
+
+
+def test_drops_the_undecided_pair_before_steps_are_counted(chain):
+    folder, output = chain
+    # 15 of 16 pairs in batches of 2, one epoch
+    assert last_state(folder / "out/alignment")["global_step"] == 8
+    assert "dropped 1 of 16 training pairs" in output
+
+
+def test_ends_with_a_summary_of_every_stage(chain):
+    folder, output = chain
+    end = output[output.index("All stages are complete.") :]
+    assert "40 rows scored, 20 kept, 20 removed" in end
+    assert "held-out loss" in end
+    assert "reasoning: reward margin" in end
+    assert (folder / "out/summary.md").read_text() in end
+
+
+def test_merged_model_is_base_plus_scaled_adapter(chain, tiny_model_dir):
+    folder, _ = chain
+    base = load_file(tiny_model_dir / "model.safetensors")
+    merged = load_file(folder / "out/sft/merged/model.safetensors")
+    adapter = weights(folder / "out/sft")
+    moved = 0
+    for name, before in base.items():
+        key = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{key}.lora_A.weight" in adapter:
+            a, b = adapter[f"{key}.lora_A.weight"], adapter[f"{key}.lora_B.weight"]
+            before = before + 2.0 * b @ a  # lora_alpha / lora_r
+            moved += 1
+        torch.testing.assert_close(merged[name], before, rtol=1e-6, atol=1e-7)
+    assert moved == 14  # seven projections in each of two layers
+
+
+def test_alignment_starts_from_the_merged_sft_model(chain):
+    """Its first evaluation has the merged model's own log-probabilities."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, _ = chain
+    tokenizer = AutoTokenizer.from_pretrained(folder / "out/sft/merged")
+    model = AutoModelForCausalLM.from_pretrained(folder / "out/sft/merged").eval()
+    rows = [json.loads(line) for line in (folder / "pairs_held.jsonl").open()]
+    sums = {"chosen": 0.0, "rejected": 0.0}
+    for row in rows:
+        messages = [{"role": "user", "content": row["prompt"]}]
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        start = len(tokenizer(prompt)["input_ids"])
+        for side in sums:
+            text = prompt + row[side] + tokenizer.eos_token
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            with torch.no_grad():
+                logps = model(ids).logits[0, :-1].log_softmax(-1)
+            picked = logps.gather(1, ids[0, 1:, None])[start - 1 :]
+            sums[side] += picked.sum().item()
+    first = next(e for e in log_history(folder / "out/alignment") if "eval_loss" in e)
+    for side, total in sums.items():
+        assert first[f"eval_logps/{side}"] == pytest.approx(total / 8, rel=1e-5)
+    assert first["eval_rewards/margins"] == 0.0
+
+
+def test_leaves_no_weights_that_are_not_a_model(chain):
+    folder, _ = chain
+    assert (folder / "out/alignment/adapter_model.safetensors").is_file()
+    assert not (folder / "out/alignment/model.safetensors").exists()
+
+
+def test_a_complete_chain_says_so_and_touches_nothing(chain):
+    folder, _ = chain
+    paths = [p for p in (folder / "out").rglob("*.safetensors")]
+    paths += [folder / "out/donod/scores.parquet"]
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
+    again = axolotl("train", folder / "config.yml", cwd=folder)
+    assert "All stages are complete; nothing to do." in again.stdout
+    after = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
+    assert after == before
+
+
+def test_a_changed_config_is_not_taken_for_the_finished_one(chain, tiny_model_dir):
+    folder, _ = chain
+    config = chain_config(folder, tiny_model_dir, **LORA, **CHECKPOINTS)
+    changed = save(folder, config | {"lora_r": 8}, "changed.yml")
+    result = axolotl("train", changed, cwd=folder, check=False)
+    assert result.returncode != 0
+    assert "lora_r was 4 and is 8" in result.stdout
+    assert "choose another output_dir" in result.stdout
+
+
+def test_kill_9_in_both_stages_changes_nothing(chain, tmp_path, tiny_model_dir):
+    """Same kept rows and bit-equal weights as the undisturbed run."""
+    undisturbed, _ = chain
+    config = chain_config(tmp_path, tiny_model_dir, **LORA, **CHECKPOINTS)
+    path = save(tmp_path, config)
+    out = tmp_path / "out"
+    train_and_kill(path, tmp_path, (out / "sft/checkpoint-8/trainer_state.json").exists)
+    assert not (out / "sft/complete.json").exists()
+    train_and_kill(
+        path, tmp_path, (out / "alignment/checkpoint-4/trainer_state.json").exists
+    )
+    assert (out / "sft/complete.json").exists()
+    assert not (out / "alignment/complete.json").exists()
+    axolotl("train", path, cwd=tmp_path)
+
+    assert [row for row, _ in kept_rows(tmp_path)] == [
+        row for row, _ in kept_rows(undisturbed)
+    ]
+    for stage in ("sft", "alignment"):
+        ours = weights(out / stage)
+        theirs = weights(undisturbed / "out" / stage)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            assert torch.equal(ours[name], tensor), f"{stage}: {name} differs"
+
+
+def test_a_half_merged_adapter_is_merged_again(chain, tmp_path):
+    """What a kill during the merge leaves behind is not taken for a model."""
+    from axolotl_donod import stages
+
+    source, _ = chain
+    shutil.copytree(source / "out/sft", tmp_path / "sft")
+    shutil.rmtree(tmp_path / "sft/merged")
+    (tmp_path / "sft/.merging/merged").mkdir(parents=True)
+    (tmp_path / "sft/.merging/merged/model.safetensors").write_bytes(b"half")
+    config = {"adapter": "lora", "output_dir": str(tmp_path / "sft")}
+    previous = os.environ.copy()
+    merged = stages.trained_model(config)
+    assert os.environ == previous
+    expected = load_file(source / "out/sft/merged/model.safetensors")
+    for name, tensor in load_file(merged / "model.safetensors").items():
+        assert torch.equal(tensor, expected[name])
+    assert not (tmp_path / "sft/.merging").exists()
