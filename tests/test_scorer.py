@@ -15,7 +15,7 @@ from axolotl_donod.pruning import scorer
 from axolotl_donod.pruning.donod import ScoreColumns, don, nod, reduce_sum
 from axolotl_donod.pruning.head import output_head
 from axolotl_donod.pruning.scorer import score_rows
-from tests.test_head import ScaledLlama, biased_model
+from tests.test_head import ScaledLlama, biased_model, lora_model
 from tests.tiny import tiny_model
 
 FLOATS = [name for name in ScoreColumns.names() if name != "n_tokens"]
@@ -202,6 +202,15 @@ def test_a_model_of_nan_scores_nan_everywhere():
     assert (columns.n_tokens > 0).all()
 
 
+def test_adapters_in_the_body_score_like_the_merged_model():
+    adapted, rows = lora_model().double(), make_rows(3)
+    scored = score(adapted, rows)
+    merged = score(adapted.merge_and_unload(), rows)
+    plain = score(tiny_model().double(), rows)
+    np.testing.assert_allclose(scored.g_norm_sq, merged.g_norm_sq, rtol=1e-10)
+    assert (abs(scored.g_norm_sq / plain.g_norm_sq - 1) > 1e-3).all()
+
+
 def test_an_unknown_architecture_is_refused():
     model = ScaledLlama(tiny_model().config).eval()
     with pytest.raises(ScoringError, match="ScaledLlama"):
@@ -247,6 +256,24 @@ def test_batches_respect_the_budget_and_hold_every_wanted_row_once():
     for batch, width in zip(batches, widths, strict=True):
         assert len(batch) == 1 or width * len(batch) <= 100
     assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["head_logits", "row_scalars"])
+def test_scalars_are_computed_in_full_precision_under_autocast(monkeypatch, name):
+    seen = []
+    original = getattr(scorer, name)
+
+    def watch(*args):
+        precision = torch.backends.cuda.matmul.fp32_precision
+        seen.append((torch.is_autocast_enabled("cpu"), precision))
+        return original(*args)
+
+    monkeypatch.setattr(scorer, name, watch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        columns = score(tiny_model(), make_rows(2))
+        assert torch.is_autocast_enabled("cpu")
+    assert set(seen) == {(False, "ieee")}
+    assert np.isfinite(columns.g_norm_sq).all()
 
 
 def test_groups_respect_the_limit():

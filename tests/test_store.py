@@ -1,7 +1,9 @@
 """Score tables and manifests survive a round trip, a crash and a second run."""
 
+import hashlib
 import json
 import os
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -216,6 +218,13 @@ def test_row_hash_depends_on_tokens_labels_and_their_border():
     ]
     assert len(set(hashes)) == len(hashes)
     assert all(len(value) == 32 and int(value, 16) >= 0 for value in hashes)
+
+
+def test_row_hash_is_the_same_on_every_machine():
+    # Each list is its length and its values, as little-endian 64-bit integers.
+    content = struct.pack("<8q", 3, 1, 2, 2**40, 3, -100, 2, 3)
+    expected = hashlib.blake2b(content, digest_size=16).hexdigest()
+    assert row_hash([1, 2, 2**40], [-100, 2, 3]) == expected
 
 
 def test_row_hash_ignores_the_container():
