@@ -1,153 +1,33 @@
 import copy
-import json
 import math
-from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
-from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
-from trl import DPOConfig, DPOTrainer
+from peft import LoraConfig, get_peft_model
 
-from axolotl_donod.aw_dpo import args as aw_args
-from axolotl_donod.config import AwDpoConfig
-from axolotl_donod.errors import ConfigError, DataError
-from tests.tiny import tiny_model, tiny_tokenizer
-
-trainer_module = pytest.importorskip("axolotl_donod.aw_dpo.trainer")
-AwDpoTrainer = trainer_module.AwDpoTrainer
-OURS = ("reasoning_len", "segment_weights")
-
-THINKING = [
-    ("How many apples?\n", "<think>12 + 30</think>42.", "<think>12 - 30 is</think>18!"),
-    (
-        "Help me hurt Tom.\n",
-        "<think>no, danger</think>I cannot.",
-        "<think>ok</think>Go.",
-    ),
-    (
-        "The fox?\n",
-        "<think>it jumps</think>over the dog",
-        "<think>the</think>lazy one it",
-    ),
-]
-PLAIN = [(p, c.split(">")[-1], r.split(">")[-1]) for p, c, r in THINKING]
-SCORES = {
-    "chosen_harm_full": 0.0,
-    "chosen_harm_reasoning": 0.25,
-    "chosen_harm_answer": 0.0,
-    "rejected_harm_full": 1.0,
-    "rejected_harm_reasoning": 0.5,
-    "rejected_harm_answer": 1.0,
-}
-
-
-def pairs(rows, **columns):
-    names = ("prompt", "chosen", "rejected")
-    return Dataset.from_list(
-        [dict(zip(names, row, strict=True), **columns) for row in rows]
-    )
-
-
-def config(folder, cls=DPOConfig, **options):
-    defaults = {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": 3,
-        "per_device_eval_batch_size": 3,
-        "max_length": 128,
-        "beta": 0.7,
-        "gradient_checkpointing": False,
-        "bf16": False,
-        "use_cpu": True,
-        "report_to": [],
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
-    return cls(**defaults | options)
-
-
-def settings(reasoning=None, **options):
-    if reasoning is not None:
-        options["default_weights"] = {"reasoning": reasoning, "answer": 1 - reasoning}
-    return AwDpoConfig.model_validate(options)
+from tests.aw_dpo_cases import (
+    PLAIN,
+    SCORES,
+    THINKING,
+    assert_same,
+    batch_of,
+    build_trainer,
+    config,
+    count_forwards,
+    loss_and_gradients,
+    pairs,
+    segment_margins,
+    settings,
+    stock,
+    without_ours,
+)
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
 def build(tmp_path):
-    def _build(
-        dataset, aw_dpo=None, *, ref_seed=1, args=None, dtype=torch.float64, **options
-    ):
-        model = options.pop("model", None) or tiny_model().to(dtype)
-        if "peft_config" not in options and not isinstance(model, PeftModel):
-            options["ref_model"] = tiny_model(seed=ref_seed).to(dtype)
-        return AwDpoTrainer(
-            model,
-            args=args or config(tmp_path),
-            train_dataset=dataset,
-            processing_class=tiny_tokenizer(),
-            aw_dpo=aw_dpo or settings(),
-            **options,
-        )
-
-    return _build
-
-
-def stock(folder, dataset, dtype=torch.float64):
-    return DPOTrainer(
-        tiny_model().to(dtype),
-        tiny_model(seed=1).to(dtype),
-        args=config(folder),
-        train_dataset=dataset,
-        processing_class=tiny_tokenizer(),
-    )
-
-
-def batch_of(trainer, rows=slice(None)):
-    return trainer.data_collator([trainer.train_dataset[i] for i in range(3)][rows])
-
-
-def loss_and_gradients(trainer, batch):
-    trainer.model.train()
-    trainer.model.zero_grad()
-    loss = trainer.compute_loss(trainer.model, dict(batch))
-    loss.backward()
-    return loss.detach(), {
-        name: parameter.grad.clone()
-        for name, parameter in trainer.model.named_parameters()
-        if parameter.grad is not None
-    }
-
-
-def without_ours(batch):
-    return {name: value for name, value in batch.items() if name not in OURS}
-
-
-def assert_same(ours, theirs, **tolerance):
-    compare = torch.testing.assert_close
-    tolerance = tolerance or {"rtol": 0, "atol": 0}
-    compare(ours[0], theirs[0], **tolerance)
-    assert ours[1].keys() == theirs[1].keys()
-    for name in theirs[1]:
-        compare(ours[1][name], theirs[1][name], **tolerance)
-
-
-def segment_margins(trainer, batch):
-    """[B, 2], straight from the models and with nothing of the trainer's."""
-    with torch.no_grad():
-        totals = []
-        for model in (trainer.model, trainer.ref_model):
-            logits = model(batch["input_ids"], batch["attention_mask"]).logits[:, :-1]
-            logps = logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])
-            totals.append(logps.squeeze(2))
-    ratios = totals[0] - totals[1]
-    sums = []
-    for row, mask, length in zip(
-        ratios, batch["completion_mask"][:, 1:], batch["reasoning_len"], strict=True
-    ):
-        completion = row[mask.bool()]
-        sums.append([completion[:length].sum(), completion[length:].sum()])
-    chosen, rejected = torch.tensor(sums, dtype=ratios.dtype).chunk(2)
-    return trainer.beta * (chosen - rejected)
+    return partial(build_trainer, tmp_path)
 
 
 LORA = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
@@ -158,10 +38,6 @@ def move_adapter(model):
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.5)
-
-
-def count_forwards(model, calls):
-    model.register_forward_hook(lambda *_: calls.append(1))
 
 
 @pytest.mark.parametrize("mode", ["separate", "joint"])
@@ -352,221 +228,3 @@ def test_gradient_checkpointing_changes_nothing(build, tmp_path):
     ours = loss_and_gradients(trainer, batch_of(trainer))
     assert trainer.model.is_gradient_checkpointing
     assert_same(ours, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_truncation_that_removes_the_answer_leaves_reasoning_alone(build, tmp_path):
-    full = build(pairs(THINKING))
-    row = full.train_dataset[0]
-    length = len(row["prompt_ids"]) + min(
-        row["chosen_reasoning_len"], row["rejected_reasoning_len"]
-    )
-    trainer = build(
-        pairs(THINKING[:1]), settings(0.3), args=config(tmp_path, max_length=length)
-    )
-    batch = trainer.data_collator([trainer.train_dataset[0]])
-    margin = segment_margins(trainer, batch)[0, 0]
-    loss, _ = loss_and_gradients(trainer, batch)
-    torch.testing.assert_close(loss, torch.log1p(torch.exp(-margin)))
-
-
-def test_metrics_average_over_the_pairs_they_are_defined_for(build):
-    rows = [*THINKING[:2], (THINKING[2][0], THINKING[2][1], "plain answer")]
-    trainer = build(pairs(rows), settings(0.3))
-    batch = batch_of(trainer)
-    trainer.model.eval()
-    with torch.no_grad():
-        trainer.compute_loss(trainer.model, dict(batch))
-    logged = {name: value[-1] for name, value in trainer._metrics["eval"].items()}
-    margins = segment_margins(trainer, batch)
-    both = margins[:2]
-    expected = {
-        "rewards/margins": margins.sum(dim=1).mean(),
-        "rewards/accuracies": (margins.sum(dim=1) > 0).float().mean(),
-        "rewards/reasoning/margins": both[:, 0].mean(),
-        "rewards/reasoning/accuracies": (both[:, 0] > 0).float().mean(),
-        "rewards/answer/margins": margins[:, 1].mean(),
-        "valid_segments/reasoning": 2 / 3,
-        "valid_segments/answer": 1.0,
-        "weights/reasoning": (0.3 + 0.3 + 0) / 3,
-        "weights/answer": (0.7 + 0.7 + 1) / 3,
-        "segment_disagreement": (both[:, 0] * both[:, 1] < 0).float().mean(),
-    }
-    for name, value in expected.items():
-        assert logged[name] == pytest.approx(float(value), rel=1e-4, abs=1e-5), name
-    parts = ("", "/reasoning", "/answer")
-    assert {f"logps{part}/{side}" for part in parts for side in ("chosen", "rejected")}
-    for part in parts:
-        difference = logged[f"rewards{part}/chosen"] - logged[f"rewards{part}/rejected"]
-        assert difference == pytest.approx(logged[f"rewards{part}/margins"], abs=1e-4)
-        assert logged[f"logps{part}/chosen"] < 0 > logged[f"logps{part}/rejected"]
-
-
-def test_metrics_of_absent_segments_are_left_out_and_never_nan(build):
-    trainer = build(pairs(PLAIN))
-    loss_and_gradients(trainer, batch_of(trainer))
-    logged = trainer._metrics["train"]
-    assert "rewards/reasoning/margins" not in logged
-    assert "segment_disagreement" not in logged
-    assert logged["valid_segments/reasoning"] == [0.0]
-    assert logged["weights/answer"] == [1.0]
-    assert all(math.isfinite(value[-1]) for value in logged.values())
-
-
-def test_a_step_gathers_its_metrics_at_once(build, monkeypatch):
-    trainer = build(pairs(THINKING))
-    calls = []
-    gather = trainer.accelerator.gather
-    monkeypatch.setattr(
-        trainer.accelerator, "gather", lambda value: calls.append(1) or gather(value)
-    )
-    loss_and_gradients(trainer, batch_of(trainer))
-    assert len(calls) == 1
-
-
-def test_training_and_evaluation_run_in_axolotl_and_log_segments(tmp_path):
-    from axolotl.core.trainers.dpo.args import AxolotlDPOConfig
-
-    @dataclass
-    class Arguments(AxolotlDPOConfig, aw_args.AwDpoTrainingArgs):
-        pass
-
-    args = config(
-        tmp_path,
-        Arguments,
-        max_steps=2,
-        learning_rate=1e-2,
-        lr_scheduler_type="constant",
-        logging_steps=1,
-        eval_strategy="steps",
-        eval_steps=2,
-        save_strategy="no",
-        remove_unused_columns=True,
-        pad_to_multiple_of=8,
-        **aw_args.training_args({"default_weights": {"reasoning": 0.3, "answer": 0.7}}),
-    )
-    assert json.loads(args.to_json_string())["aw_dpo"]["mode"] == "separate"
-    trainer = AwDpoTrainer(
-        tiny_model(),
-        tiny_model(),
-        args=args,
-        train_dataset=pairs(THINKING),
-        eval_dataset=pairs(THINKING, **SCORES),
-        processing_class=tiny_tokenizer(),
-        data_collator=lambda features: {},
-    )
-    trainer.train()
-    first, second, evaluated = trainer.state.log_history[:3]
-    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
-    assert second["loss"] < first["loss"]
-    assert first["weights/reasoning"] == pytest.approx(0.3)
-    assert evaluated["eval_weights/reasoning"] == pytest.approx(0.3 / 1.35)
-    assert evaluated["eval_rewards/answer/margins"] > 0
-    assert first["num_tokens"] * 2 == second["num_tokens"]
-
-
-def test_the_broken_collator_is_replaced_and_its_padding_kept(build):
-    from axolotl.utils.collators.dpo import AxolotlDPODataCollatorWithPadding
-
-    given = AxolotlDPODataCollatorWithPadding(pad_token_id=0, pad_to_multiple_of=32)
-    trainer = build(pairs(THINKING), data_collator=given)
-    assert batch_of(trainer)["input_ids"].shape[1] % 32 == 0
-
-
-def test_a_doubled_bos_is_removed(build):
-    trainer = build(
-        pairs([(f"<|im_start|><|im_start|>{p}", c, r) for p, c, r in THINKING])
-    )
-    assert all(ids[:2].count(1) == 1 for ids in trainer.train_dataset["prompt_ids"])
-
-
-def test_undecided_pairs_are_left_out(build):
-    dataset = pairs(THINKING[:2], **SCORES).to_list()
-    dataset[0] |= {"rejected_harm_reasoning": 0.25, "rejected_harm_answer": 0.0}
-    trainer = build(Dataset.from_list(dataset))
-    assert trainer.train_dataset["prompt"][:] == [THINKING[1][0]]
-
-
-def test_reasoning_that_a_template_strips_is_an_error(build):
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace(
-        "message['content']", "message['content'].split('</think>')[-1]"
-    )
-    dataset = Dataset.from_list(
-        [
-            {
-                "prompt": [{"role": "user", "content": prompt}],
-                "chosen": [{"role": "assistant", "content": chosen}],
-                "rejected": [{"role": "assistant", "content": rejected}],
-            }
-            for prompt, chosen, rejected in THINKING
-        ]
-    )
-    with pytest.raises(DataError, match="row 0 of the train dataset: chosen has"):
-        AwDpoTrainer(
-            tiny_model(),
-            tiny_model(),
-            args=DPOConfig("unused", bf16=False, use_cpu=True, report_to=[]),
-            train_dataset=dataset,
-            processing_class=tokenizer,
-            aw_dpo=settings(),
-        )
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("dpo_use_liger_kernel", True),
-        ("dpo_padding_free", True),
-        ("dpo_use_weighting", True),
-        ("dpo_ld_alpha", 0.5),
-        ("dpo_loss_type", ["hinge"]),
-        ("dpo_loss_type", ["sigmoid", "sft"]),
-        ("truncation_mode", "keep_end"),
-        ("f_divergence_type", "js_divergence"),
-        ("context_parallel_size", 2),
-        ("processor_type", "AutoProcessor"),
-    ],
-)
-def test_what_does_not_fit_is_refused_by_its_axolotl_key(build, tmp_path, key, value):
-    with pytest.raises(ConfigError, match=f"^{key}: .* does not work with aw_dpo; "):
-        aw_args.refuse_unsupported({"rl": "dpo", key: value})
-    argument = key.removeprefix("dpo_")
-    if argument in DPOConfig.__dataclass_fields__:
-        args = config(tmp_path)
-        setattr(args, argument, value)
-        with pytest.raises(ConfigError, match=f"^{key}: "):
-            build(pairs(THINKING), args=args)
-
-
-def test_stock_settings_are_accepted():
-    aw_args.refuse_unsupported(
-        {"rl": "dpo", "dpo_loss_type": ["sigmoid"], "context_parallel_size": 1}
-    )
-
-
-@pytest.mark.parametrize("rl", [None, "ipo", "kto"])
-def test_other_preference_methods_are_refused(rl):
-    with pytest.raises(ConfigError, match="aw_dpo needs rl: dpo"):
-        aw_args.refuse_unsupported({"rl": rl})
-
-
-def test_missing_settings_are_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="aw_dpo is missing"):
-        AwDpoTrainer(
-            tiny_model(),
-            args=config(tmp_path),
-            train_dataset=pairs(THINKING),
-            processing_class=tiny_tokenizer(),
-        )
-
-
-def test_argument_module_stays_light():
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, axolotl_donod.aw_dpo.args, axolotl_donod.aw_dpo.weights\n"
-        "heavy = {'torch', 'axolotl', 'transformers'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

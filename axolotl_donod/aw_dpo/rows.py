@@ -49,20 +49,25 @@ def prepare_row(
         WEIGHTS_COLUMN: list(weights),
     }
     for side in ("chosen", "rejected"):
-        length = reasoning_length(
-            row[f"{side}_ids"],
-            lambda ids: tokenizer.decode(
-                ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-            ),
-        )
-        if length == NO_REASONING and THINK_CLOSE in _text(row[side]):
-            raise DataError(
-                f"{where}: {side} has {THINK_CLOSE}, but not after it was rendered and "
-                "tokenised; use a dataset type that keeps reasoning, such as "
-                "axolotl_donod.cot_pairs"
-            )
-        columns[f"{side}_reasoning_len"] = length
+        columns[f"{side}_reasoning_len"] = _side_length(row, side, tokenizer, where)
     return columns
+
+
+def _side_length(row: Mapping[str, Any], side: str, tokenizer: Any, where: str) -> int:
+    def decode(ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    length = reasoning_length(row[f"{side}_ids"], decode)
+    if length == NO_REASONING and THINK_CLOSE in _text(row[side]):
+        raise DataError(
+            f"{where}: {side} has {THINK_CLOSE}, but not after it was rendered and "
+            "tokenised; use a dataset type that keeps reasoning, such as "
+            "axolotl_donod.cot_pairs"
+        )
+    return length
 
 
 def _one_bos(ids: Sequence[int], bos: int | None) -> list[int]:

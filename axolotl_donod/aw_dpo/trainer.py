@@ -36,7 +36,7 @@ from axolotl_donod.aw_dpo.rows import prepare_row
 from axolotl_donod.aw_dpo.segments import segment_masks
 from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.config import AwDpoConfig
-from axolotl_donod.errors import ConfigError, DataError
+from axolotl_donod.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 
@@ -82,12 +82,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
             DataError: A row cannot be used.
         """
         self.aw_dpo = _settings(args, aw_dpo)
-        refuse_unsupported_arguments(args)
-        if not isinstance(processing_class, PreTrainedTokenizerBase):
-            raise ConfigError(
-                f"processor_type: {type(processing_class).__name__} does not work with "
-                "aw_dpo; remove it: pairs with images are not supported"
-            )
+        _refuse(args, processing_class)
         super().__init__(
             model,
             ref_model,
@@ -104,11 +99,6 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
             raise ConfigError(
                 f"streaming: the {dataset_name} dataset is a {type(dataset).__name__}, "
                 "which does not work with aw_dpo; set streaming: false"
-            )
-        if {"image", "images"} & set(dataset.column_names):
-            raise DataError(
-                f"the {dataset_name} dataset has images, which do not work with "
-                "aw_dpo; remove the column"
             )
         dataset, dropped = drop_undecided(dataset, dataset_name)
         if dropped:
@@ -251,6 +241,15 @@ def _settings(args: Any, aw_dpo: AwDpoConfig | None) -> AwDpoConfig:
             "configuration, or pass aw_dpo=AwDpoConfig() to the trainer"
         )
     return AwDpoConfig.model_validate(section)
+
+
+def _refuse(args: Any, processing_class: Any) -> None:
+    refuse_unsupported_arguments(args)
+    if not isinstance(processing_class, PreTrainedTokenizerBase):
+        raise ConfigError(
+            f"processor_type: {type(processing_class).__name__} does not work with "
+            "aw_dpo; remove it: pairs with images are not supported"
+        )
 
 
 def _collator(

@@ -1,0 +1,80 @@
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+from trl import DPOConfig
+
+from axolotl_donod.aw_dpo import args as aw_args
+from axolotl_donod.errors import ConfigError
+from tests.aw_dpo_cases import (
+    THINKING,
+    build_trainer,
+    config,
+    pairs,
+)
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture
+def build(tmp_path):
+    return partial(build_trainer, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dpo_use_liger_kernel", True),
+        ("dpo_padding_free", True),
+        ("dpo_use_weighting", True),
+        ("dpo_ld_alpha", 0.5),
+        ("dpo_loss_type", ["hinge"]),
+        ("dpo_loss_type", ["sigmoid", "sft"]),
+        ("truncation_mode", "keep_end"),
+        ("f_divergence_type", "js_divergence"),
+        ("context_parallel_size", 2),
+        ("processor_type", "AutoProcessor"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_its_axolotl_key(build, tmp_path, key, value):
+    with pytest.raises(ConfigError, match=f"^{key}: .* does not work with aw_dpo; "):
+        aw_args.refuse_unsupported({"rl": "dpo", key: value})
+    argument = key.removeprefix("dpo_")
+    if argument in DPOConfig.__dataclass_fields__:
+        args = config(tmp_path)
+        setattr(args, argument, value)
+        with pytest.raises(ConfigError, match=f"^{key}: "):
+            build(pairs(THINKING), args=args)
+
+
+def test_stock_settings_are_accepted():
+    aw_args.refuse_unsupported(
+        {"rl": "dpo", "dpo_loss_type": ["sigmoid"], "context_parallel_size": 1}
+    )
+
+
+@pytest.mark.parametrize("rl", [None, "ipo", "kto"])
+def test_other_preference_methods_are_refused(rl):
+    with pytest.raises(ConfigError, match="aw_dpo needs rl: dpo"):
+        aw_args.refuse_unsupported({"rl": rl})
+
+
+def test_missing_settings_are_an_error(tmp_path):
+    from axolotl_donod.aw_dpo.trainer import AwDpoTrainer
+
+    with pytest.raises(ConfigError, match="aw_dpo is missing"):
+        AwDpoTrainer(
+            tiny_model(),
+            args=config(tmp_path),
+            train_dataset=pairs(THINKING),
+            processing_class=tiny_tokenizer(),
+        )
+
+
+def test_argument_module_stays_light():
+    code = (
+        "import sys, axolotl_donod.aw_dpo.args, axolotl_donod.aw_dpo.weights\n"
+        "heavy = {'torch', 'axolotl', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,217 @@
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import DPOConfig
+
+from axolotl_donod.aw_dpo import args as aw_args
+from axolotl_donod.errors import ConfigError, DataError
+from tests.aw_dpo_cases import (
+    PLAIN,
+    SCORES,
+    THINKING,
+    batch_of,
+    build_trainer,
+    config,
+    loss_and_gradients,
+    pairs,
+    segment_margins,
+    settings,
+)
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture
+def build(tmp_path):
+    return partial(build_trainer, tmp_path)
+
+
+def test_truncation_that_removes_the_answer_leaves_reasoning_alone(build, tmp_path):
+    full = build(pairs(THINKING))
+    row = full.train_dataset[0]
+    length = len(row["prompt_ids"]) + min(
+        row["chosen_reasoning_len"], row["rejected_reasoning_len"]
+    )
+    trainer = build(
+        pairs(THINKING[:1]), settings(0.3), args=config(tmp_path, max_length=length)
+    )
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    margin = segment_margins(trainer, batch)[0, 0]
+    loss, _ = loss_and_gradients(trainer, batch)
+    torch.testing.assert_close(loss, torch.log1p(torch.exp(-margin)))
+
+
+def test_metrics_average_over_the_pairs_they_are_defined_for(build):
+    rows = [*THINKING[:2], (THINKING[2][0], THINKING[2][1], "plain answer")]
+    trainer = build(pairs(rows), settings(0.3))
+    batch = batch_of(trainer)
+    trainer.model.eval()
+    with torch.no_grad():
+        trainer.compute_loss(trainer.model, dict(batch))
+    logged = {name: value[-1] for name, value in trainer._metrics["eval"].items()}
+    margins = segment_margins(trainer, batch)
+    both = margins[:2]
+    expected = {
+        "rewards/margins": margins.sum(dim=1).mean(),
+        "rewards/accuracies": (margins.sum(dim=1) > 0).float().mean(),
+        "rewards/reasoning/margins": both[:, 0].mean(),
+        "rewards/reasoning/accuracies": (both[:, 0] > 0).float().mean(),
+        "rewards/answer/margins": margins[:, 1].mean(),
+        "valid_segments/reasoning": 2 / 3,
+        "valid_segments/answer": 1.0,
+        "weights/reasoning": (0.3 + 0.3 + 0) / 3,
+        "weights/answer": (0.7 + 0.7 + 1) / 3,
+        "segment_disagreement": (both[:, 0] * both[:, 1] < 0).float().mean(),
+    }
+    for name, value in expected.items():
+        assert logged[name] == pytest.approx(float(value), rel=1e-4, abs=1e-5), name
+    parts = ("", "/reasoning", "/answer")
+    assert {f"logps{part}/{side}" for part in parts for side in ("chosen", "rejected")}
+    for part in parts:
+        difference = logged[f"rewards{part}/chosen"] - logged[f"rewards{part}/rejected"]
+        assert difference == pytest.approx(logged[f"rewards{part}/margins"], abs=1e-4)
+        assert logged[f"logps{part}/chosen"] < 0 > logged[f"logps{part}/rejected"]
+
+
+def test_metrics_of_absent_segments_are_left_out_and_never_nan(build):
+    trainer = build(pairs(PLAIN))
+    loss_and_gradients(trainer, batch_of(trainer))
+    logged = trainer._metrics["train"]
+    assert "rewards/reasoning/margins" not in logged
+    assert "segment_disagreement" not in logged
+    assert logged["valid_segments/reasoning"] == [0.0]
+    assert logged["weights/answer"] == [1.0]
+    assert all(math.isfinite(value[-1]) for value in logged.values())
+
+
+def test_a_step_gathers_its_metrics_at_once(build, monkeypatch):
+    trainer = build(pairs(THINKING))
+    calls = []
+    gather = trainer.accelerator.gather
+    monkeypatch.setattr(
+        trainer.accelerator, "gather", lambda value: calls.append(1) or gather(value)
+    )
+    loss_and_gradients(trainer, batch_of(trainer))
+    assert len(calls) == 1
+
+
+def test_training_and_evaluation_run_in_axolotl_and_log_segments(tmp_path):
+    from axolotl.core.trainers.dpo.args import AxolotlDPOConfig
+
+    from axolotl_donod.aw_dpo.trainer import AwDpoTrainer
+
+    @dataclass
+    class Arguments(AxolotlDPOConfig, aw_args.AwDpoTrainingArgs):
+        pass
+
+    args = config(
+        tmp_path,
+        Arguments,
+        max_steps=2,
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="no",
+        remove_unused_columns=True,
+        pad_to_multiple_of=8,
+        **aw_args.training_args({"default_weights": {"reasoning": 0.3, "answer": 0.7}}),
+    )
+    assert json.loads(args.to_json_string())["aw_dpo"]["mode"] == "separate"
+    trainer = AwDpoTrainer(
+        tiny_model(),
+        tiny_model(),
+        args=args,
+        train_dataset=pairs(THINKING),
+        eval_dataset=pairs(THINKING, **SCORES),
+        processing_class=tiny_tokenizer(),
+        data_collator=lambda features: {},
+    )
+    trainer.train()
+    first, second, evaluated = trainer.state.log_history[:3]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert second["loss"] < first["loss"]
+    assert first["weights/reasoning"] == pytest.approx(0.3)
+    assert evaluated["eval_weights/reasoning"] == pytest.approx(0.3 / 1.35)
+    assert evaluated["eval_rewards/answer/margins"] > 0
+    assert first["num_tokens"] * 2 == second["num_tokens"]
+    later = trainer.evaluate(pairs(THINKING, **SCORES))
+    assert later["eval_loss"] == pytest.approx(evaluated["eval_loss"], rel=1e-5)
+
+
+def test_rows_of_one_batch_may_have_different_weights(build):
+    rows = pairs(THINKING).to_list()
+    rows[0] |= SCORES
+    trainer = build(Dataset.from_list(rows), settings(0.3))
+    batch = batch_of(trainer)
+    weights = torch.tensor([[0.30 / 1.35, 1.05 / 1.35], [0.3, 0.7], [0.3, 0.7]])
+    torch.testing.assert_close(batch["segment_weights"], weights)
+    softplus = torch.log1p(torch.exp(-segment_margins(trainer, batch)))
+    expected = (softplus * weights).sum(dim=1).mean()
+    loss, _ = loss_and_gradients(trainer, batch)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_streamed_data_is_refused(build):
+    with pytest.raises(ConfigError, match="streaming: false"):
+        build(pairs(THINKING).to_iterable_dataset())
+
+
+def test_images_are_refused(build):
+    with pytest.raises(ValueError, match="vision"):
+        build(pairs(THINKING, images=[1]))
+
+
+def test_the_broken_collator_is_replaced_and_its_padding_kept(build):
+    from axolotl.utils.collators.dpo import AxolotlDPODataCollatorWithPadding
+
+    given = AxolotlDPODataCollatorWithPadding(pad_token_id=0, pad_to_multiple_of=32)
+    trainer = build(pairs(THINKING), data_collator=given)
+    assert batch_of(trainer)["input_ids"].shape[1] % 32 == 0
+
+
+def test_a_doubled_bos_is_removed(build):
+    trainer = build(
+        pairs([(f"<|im_start|><|im_start|>{p}", c, r) for p, c, r in THINKING])
+    )
+    assert all(ids[:2].count(1) == 1 for ids in trainer.train_dataset["prompt_ids"])
+
+
+def test_undecided_pairs_are_left_out(build):
+    dataset = pairs(THINKING[:2], **SCORES).to_list()
+    dataset[0] |= {"rejected_harm_reasoning": 0.25, "rejected_harm_answer": 0.0}
+    trainer = build(Dataset.from_list(dataset))
+    assert trainer.train_dataset["prompt"][:] == [THINKING[1][0]]
+
+
+def test_reasoning_that_a_template_strips_is_an_error(build):
+    from axolotl_donod.aw_dpo.trainer import AwDpoTrainer
+
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "message['content'].split('</think>')[-1]"
+    )
+    dataset = Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": prompt}],
+                "chosen": [{"role": "assistant", "content": chosen}],
+                "rejected": [{"role": "assistant", "content": rejected}],
+            }
+            for prompt, chosen, rejected in THINKING
+        ]
+    )
+    with pytest.raises(DataError, match="row 0 of the train dataset: chosen has"):
+        AwDpoTrainer(
+            tiny_model(),
+            tiny_model(),
+            args=DPOConfig("unused", bf16=False, use_cpu=True, report_to=[]),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            aw_dpo=settings(),
+        )
