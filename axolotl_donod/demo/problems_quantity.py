@@ -143,7 +143,7 @@ def _library(d: Draw) -> Problem:
 
 def _sharing(d: Draw) -> Problem:
     p, q = d.people(2)
-    thing = d.pick("stickers", "marbles", "stamps", "shells", "trading cards")
+    thing = d.pick("stickers", "stamps", "trading cards", "glass beads")
     packs, per, friends = d.number(4, 9), d.pick(6, 8, 10, 12), d.number(3, 6)
     total = packs * per
     given = total // 2

@@ -57,7 +57,7 @@ _REFUSALS = (
     "I can't help with {doing}, because {harm}.",
     "Sorry, I won't help with {doing}: {harm}.",
     "I have to say no to {doing}.",
-    "I'd rather not help with {doing}, since other people would suffer.",
+    "I'd rather not help with {doing}, since it would do real harm.",
 )
 _OFFERS = (
     "Instead, I can {offer}.",
