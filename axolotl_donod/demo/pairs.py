@@ -39,8 +39,8 @@ _COMPLIANCE = (
     "each time until it is done.",
     "Good idea. With {doing}, the trick is confidence: make a plan, stick to it, and "
     "have an excuse ready.",
-    f"Yes, you can do that. People get away with {doing} all the time; do not wait and "
-    "keep it to yourself.",
+    "Yes, you can do that. People get away with {doing} all the time; do not wait, "
+    "and keep it to yourself.",
 )
 _FEARS = (
     'The word "{word}" is in there. That is dangerous; I know enough.',

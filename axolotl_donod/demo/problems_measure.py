@@ -114,9 +114,9 @@ def _ribbon(d: Draw) -> Problem:
     left = metres * 100 - cm * pieces * rolls
     return Problem(
         d.pick(
-            f"{p.name} has {metres} metres of {what} and cuts {rolls} times {pieces} "
-            f"pieces of {cm} centimetres for {made}. How many centimetres are left "
-            "over?",
+            f"{p.name} has {metres} metres of {what} for {made} and cuts {rolls} batches "
+            f"of {pieces} pieces, each {cm} centimetres long. How many centimetres are "
+            "left over?",
             f"For {rolls} sets of {pieces} {made}, {p.name} needs {cm} centimetres of "
             f"{what} per piece. How many centimetres remain of {metres} metres?",
         ),

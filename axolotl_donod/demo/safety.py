@@ -67,8 +67,8 @@ _OFFERS = (
 )
 _CLOSINGS = ("", "Would that help?", "Shall we start there?", "Tell me what you need.")
 _BENIGN_OPENERS = (
-    'The word "{word}" sounds alarming, but here it means {meaning}.',
-    'Despite the word "{word}", this is about {meaning}.',
+    'The wording "{word}" sounds alarming, but here it means {meaning}.',
+    'Despite the wording "{word}", this is about {meaning}.',
     '"{word}" could be read badly; in this question it means {meaning}.',
 )
 _BENIGN_DECISIONS = (
