@@ -6,7 +6,8 @@ from axolotl_donod.demo.draw import Draw, Family, Problem
 def _floor(d: Draw) -> Problem:
     p = d.person()
     room = d.pick("kitchen", "hallway", "workshop", "bathroom")
-    length, width, price = d.number(4, 9), d.number(3, 6), d.number(12, 30, 2)
+    length, price = d.number(5, 9), d.number(12, 30, 2)
+    width = d.number(3, length - 1)
     door = d.number(2, 3)
     area = length * width
     cost = (area - door) * price
@@ -31,7 +32,8 @@ def _floor(d: Draw) -> Problem:
 def _fence(d: Draw) -> Problem:
     p = d.person()
     animal = d.pick("goats", "hens", "alpacas", "ponies")
-    length, width, gate = d.number(12, 30), d.number(8, 20), d.number(2, 4)
+    length, gate = d.number(12, 30), d.number(2, 4)
+    width = d.number(8, length - 2)
     price = d.number(5, 12)
     around = 2 * (length + width)
     cost = (around - gate) * price
@@ -114,7 +116,7 @@ def _ribbon(d: Draw) -> Problem:
     left = metres * 100 - cm * pieces * rolls
     return Problem(
         d.pick(
-            f"{p.name} has {metres} metres of {what} for {made} and cuts {rolls} batches "
+            f"{p.name} has {metres} metres of {what} for {made} and cuts {rolls} lots "
             f"of {pieces} pieces, each {cm} centimetres long. How many centimetres are "
             "left over?",
             f"For {rolls} sets of {pieces} {made}, {p.name} needs {cm} centimetres of "
