@@ -214,3 +214,20 @@ def test_reasoning_that_a_template_strips_is_an_error(build):
             processing_class=tokenizer,
             aw_dpo=settings(),
         )
+
+
+def test_ranks_use_the_cache_folder_of_the_first(monkeypatch):
+    from types import SimpleNamespace
+
+    from axolotl_donod.aw_dpo import cache
+
+    def first_rank_says(objects, from_process):
+        objects[:] = ["/first"] if from_process == 0 else objects
+
+    dataset = pairs(THINKING)
+    cache.share_cache_folder(dataset)
+    assert not dataset._get_cache_file_path("f").startswith("/first")
+    monkeypatch.setattr(cache, "PartialState", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(cache, "broadcast_object_list", first_rank_says)
+    cache.share_cache_folder(dataset)
+    assert dataset._get_cache_file_path("f") == "/first/cache-f.arrow"

@@ -18,6 +18,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import selective_log_softmax, use_adapter
 
 from axolotl_donod.aw_dpo.args import refuse_unsupported_arguments
+from axolotl_donod.aw_dpo.cache import share_cache_folder
 from axolotl_donod.aw_dpo.collator import SEGMENT_COLUMNS, AwDpoCollator
 from axolotl_donod.aw_dpo.loss import (
     PAIR_LOSSES,
@@ -131,6 +132,10 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
         super()._set_signature_columns_if_needed()
         missing = set(SEGMENT_COLUMNS) - set(self._signature_columns)
         self._signature_columns += sorted(missing)
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        share_cache_folder(dataset)
+        return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def compute_ref_log_probs(
         self, model: Any, inputs: dict[str, torch.Tensor]
