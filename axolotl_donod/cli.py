@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import yaml
 
-from axolotl_donod.config import read_sections
+from axolotl_donod.checks import read_sections
 from axolotl_donod.errors import DonodError
 from axolotl_donod.files import write_text
 

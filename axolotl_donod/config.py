@@ -4,13 +4,9 @@ Takes plain mappings, gives validated models; knows nothing of models, files or
 Axolotl beyond the names of the keys.
 """
 
-import difflib
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from axolotl_donod.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SFT: Literal["sft"] = "sft"
 ALIGNMENT: Literal["alignment"] = "alignment"
@@ -226,118 +222,3 @@ class Sections(BaseModel):
     def empty(self) -> bool:
         """True when the config has no section of ours."""
         return self.donod is None and self.aw_dpo is None and self.alignment is None
-
-
-def read_sections(raw: Mapping[str, Any]) -> Sections:
-    """Validate our sections of a raw Axolotl config and how they fit together.
-
-    Args:
-        raw: The config as read from YAML, before Axolotl validates it.
-
-    Raises:
-        ConfigError: A key, a value or a combination that cannot work; the message
-            names it and the remedy.
-    """
-    _refuse_misspelt_sections(raw)
-    given = {
-        name: raw[name] for name in Sections.model_fields if raw.get(name) is not None
-    }
-    try:
-        sections = Sections.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
-    _check_combination(raw, sections)
-    return sections
-
-
-def _refuse_misspelt_sections(raw: Mapping[str, Any]) -> None:
-    names = list(Sections.model_fields)
-    for key in raw:
-        plain = str(key).lower().replace("-", "_")
-        if key in names or key in AxolotlDonodArgs.model_fields:
-            continue
-        close = difflib.get_close_matches(plain, names, n=1, cutoff=0.85)
-        if close:
-            raise ConfigError(
-                f"unknown section `{key}:`, which Axolotl would drop; "
-                f"did you mean `{close[0]}:`?"
-            )
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key{_suggestion(item['loc'])}")
-        elif item["type"] == "value_error":
-            lines.append(str(item["ctx"]["error"]))
-        else:
-            lines.append(f"{key}: {item['msg']}, got {item['input']!r}")
-    return "; ".join(lines)
-
-
-def _suggestion(loc: tuple[int | str, ...]) -> str:
-    """Name the closest known key of the section that `loc` points into."""
-    model: type[BaseModel] = Sections
-    for part in loc[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        model = next(o for o in options if isinstance(o, type) and o is not type(None))
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    if close:
-        return f"; did you mean `{close[0]}`?"
-    return f"; known keys are {', '.join(known)}"
-
-
-_NO_ROWS = ("streaming", "pretraining_dataset", "skip_prepare_dataset")
-
-
-def _check_combination(raw: Mapping[str, Any], sections: Sections) -> None:
-    """Refuse what cannot work together, before anything is loaded."""
-    rl = raw.get("rl")
-    if sections.donod is not None:
-        for key in _NO_ROWS:
-            if raw.get(key):
-                raise ConfigError(
-                    f"donod cannot prune with {key}={raw[key]!r}, because then there "
-                    f"are no prepared rows to score; remove `{key}` or `donod:`"
-                )
-        if rl is not None:
-            raise ConfigError(
-                f"donod prunes SFT rows, but the run has rl={rl!r}; move the "
-                "preference stage under `alignment:` or remove `donod:`"
-            )
-    if sections.alignment is not None:
-        _check_alignment(raw, sections.alignment)
-        if sections.aw_dpo is not None:
-            raise ConfigError(
-                "aw_dpo stands beside alignment; move it to `alignment.aw_dpo`"
-            )
-    elif sections.aw_dpo is not None and rl != "dpo":
-        raise ConfigError(
-            f"aw_dpo needs `rl: dpo`, got rl={rl!r}; add `rl: dpo`, or move aw_dpo "
-            "under `alignment:` to run it after SFT"
-        )
-
-
-def _check_alignment(raw: Mapping[str, Any], alignment: AlignmentConfig) -> None:
-    if raw.get("rl") is not None:
-        raise ConfigError(
-            f"alignment follows an SFT stage, but the config has rl={raw['rl']!r} at "
-            "top level; move it to `alignment.rl`"
-        )
-    if raw.get("use_ray"):
-        raise ConfigError(
-            "alignment cannot run with use_ray: each stage replaces its own process; "
-            "use the accelerate or torchrun launcher"
-        )
-    if not raw.get("output_dir"):
-        raise ConfigError(
-            "alignment needs output_dir for its stages; set `output_dir:`"
-        )
-    if not alignment.overrides.get("datasets"):
-        raise ConfigError(
-            "alignment.datasets is missing; name the preference pairs to train on"
-        )

@@ -11,12 +11,12 @@ from typing import Any
 
 from axolotl.common import datasets as host
 from axolotl.loaders import load_tokenizer
+from axolotl.utils.config import normalize_config
 from axolotl.utils.trainer import calculate_total_num_steps
 from transformers import set_seed
 
 from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.config import DonodConfig
-from axolotl_donod.errors import DataError
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.prune import prune
 from axolotl_donod.sources import trace_sources
@@ -68,6 +68,22 @@ def load_pairs(cfg: Any) -> host.TrainDatasetMeta:
     return meta
 
 
+def check_pairs(cfg: Any) -> None:
+    """Load the pairs of a stage that runs later, so that a bad row is found now.
+
+    Args:
+        cfg: The stage's config as Axolotl validates it.
+
+    Raises:
+        DataError: A pair cannot be used; names its row.
+    """
+    normalize_config(cfg)
+    if cfg.aw_dpo:
+        load_pairs(cfg)
+    else:
+        host.load_preference_datasets(cfg=cfg)
+
+
 def _decided(pairs: Any, name: str) -> Any:
     decided, dropped = drop_undecided(pairs, name)
     if dropped:
@@ -77,12 +93,6 @@ def _decided(pairs: Any, name: str) -> Any:
             dropped,
             len(pairs),
             name,
-        )
-    if not len(decided):
-        raise DataError(
-            f"no {name} pair is left: in none of {len(pairs)} is a segment of the "
-            "rejected response more harmful than the chosen one's; check the "
-            "chosen_harm_* and rejected_harm_* columns"
         )
     return decided
 

@@ -25,7 +25,8 @@ from axolotl_donod.aw_dpo.args import (
     refuse_unsupported,
     training_args,
 )
-from axolotl_donod.config import SFT, StageInfo, read_sections
+from axolotl_donod.checks import check_overrides, naming_the_section, read_sections
+from axolotl_donod.config import SFT, StageInfo
 
 DEFAULT_SEED = 42
 
@@ -35,6 +36,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
+        self._alignment: Any = None
         self._complete = False
         self._trained = False
         self._port: int | None = None
@@ -47,7 +49,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
             return
         self._environment = dict(os.environ)
         if sections.alignment is not None:
-            _check_alignment_stage(cfg)
+            self._alignment = _checked_alignment(cfg)
             entry = stages.enter(cfg)
             self._complete = entry.complete
             cfg.clear()
@@ -79,6 +81,8 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         if _has_sections(cfg):
             cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
             _keep_cpu_ranks_on_cpu(cfg)
+        if preprocess and self._alignment is not None and not self._complete:
+            datasets.check_pairs(self._alignment)
         if cfg.donod:
             return datasets.load_pruned(cfg)
         if cfg.aw_dpo:
@@ -149,21 +153,24 @@ def _has_sections(cfg: Any) -> bool:
     return bool(cfg.donod or cfg.aw_dpo or cfg.donod_stage)
 
 
-def _check_alignment_stage(cfg: Any) -> None:
-    """Validate the second stage by Axolotl's own schema before the first one runs."""
+def _checked_alignment(cfg: Any) -> Any:
+    """Return the second stage's config, starting from the first one's base model.
+
+    Axolotl's own schema validates it before the first stage runs.
+    """
     from axolotl.cli.config import gpu_capabilities
     from axolotl.integrations.config import merge_input_args
     from axolotl.utils.config import validate_config
     from axolotl.utils.dict import DictDefault
 
     _, schema = merge_input_args()
-    stages.check_overrides(cfg, set(schema.model_fields))
+    check_overrides(cfg, set(schema.model_fields))
     stage = stages.alignment_config(cfg, cfg["base_model"])
     if stage.get("aw_dpo"):
         refuse_unsupported(stage)
     capabilities, env_capabilities = gpu_capabilities()
-    with stages.naming_the_section():
-        validate_config(
+    with naming_the_section():
+        return validate_config(
             DictDefault(stage),
             capabilities=capabilities,
             env_capabilities=env_capabilities,

@@ -5,16 +5,13 @@ names of Axolotl's keys and its merge command, nothing of trainers or hooks.
 """
 
 import copy
-import difflib
 import importlib.metadata
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +19,11 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from pydantic import ValidationError
 
 from axolotl_donod.config import ALIGNMENT, SFT, AlignmentConfig, StageInfo
 from axolotl_donod.errors import ConfigError, StageError
 from axolotl_donod.files import write_json, write_text
+from axolotl_donod.merge import STAGE_FILE, trained_model
 
 MARKER = "complete.json"
 LOG_HISTORY = "log_history.json"
@@ -171,16 +168,12 @@ def save_stage_config(config: Mapping[str, Any]) -> None:
     It is what `mark_complete` records and what the merge of an adapter reads.
     """
     text = yaml.safe_dump(_plain(config), sort_keys=False)
-    write_text(_stage_file(Path(config["output_dir"])), text)
-
-
-def _stage_file(folder: Path) -> Path:
-    return folder / "stage.yml"
+    write_text(Path(config["output_dir"]) / STAGE_FILE, text)
 
 
 def mark_complete(folder: Path) -> None:
     """Write the marker that a stage, its model saved, needs no more work."""
-    config = yaml.safe_load(_stage_file(folder).read_text("utf-8"))
+    config = yaml.safe_load((folder / STAGE_FILE).read_text("utf-8"))
     versions = {
         name: importlib.metadata.version(name)
         for name in ("axolotl-donod", "axolotl", "torch", "transformers", "trl", "peft")
@@ -228,51 +221,6 @@ def save_log(folder: str | Path, log_history: list[dict[str, Any]]) -> None:
     write_json(Path(folder) / LOG_HISTORY, {"log_history": log_history})
 
 
-def check_overrides(raw: Mapping[str, Any], known: set[str]) -> None:
-    """Refuse keys under `alignment:` that Axolotl would drop without a word.
-
-    Args:
-        raw: A raw config with an `alignment` section.
-        known: The fields of Axolotl's schema.
-
-    Raises:
-        ConfigError: A key is unknown; names the closest known one.
-    """
-    for key in AlignmentConfig.model_validate(_plain(raw["alignment"])).overrides:
-        if key not in known:
-            close = difflib.get_close_matches(key, [*known, "aw_dpo"], n=1)
-            hint = f"; did you mean `{close[0]}`?" if close else ""
-            raise ConfigError(f"alignment.{key}: Axolotl has no such key{hint}")
-        if key in ("output_dir", "base_model", "donod", "plugins"):
-            raise ConfigError(
-                f"alignment.{key}={raw['alignment'][key]!r} cannot differ from the "
-                "first stage's: the chain sets it; remove it"
-            )
-    _check_local_files(raw["alignment"]["datasets"])
-
-
-def _check_local_files(datasets: Any) -> None:
-    for index, dataset in enumerate(datasets):
-        path = str(dataset.get("path", ""))
-        if path.endswith((".json", ".jsonl", ".parquet", ".csv", ".arrow")):
-            if "://" not in path and not Path(path).exists():
-                raise ConfigError(
-                    f"alignment.datasets[{index}].path: no file {path!r} under "
-                    f"{Path.cwd()}; correct the path"
-                )
-
-
-@contextmanager
-def naming_the_section() -> Iterator[None]:
-    """Say that what Axolotl refuses in the block stands under `alignment:`."""
-    try:
-        yield
-    except ValidationError as error:
-        raise ConfigError(
-            f"the alignment stage is no valid Axolotl config: {error}"
-        ) from error
-
-
 def wait_until_complete(folder: Path, seconds: float = 3600) -> None:
     """Wait for the marker that rank 0 writes; ranks share the file system.
 
@@ -310,76 +258,6 @@ def _resumable(checkpoint: Path) -> bool:
     except ValueError:
         return False
     return bool(state["global_step"] < state["max_steps"])
-
-
-def trained_model(config: Mapping[str, Any]) -> Path:
-    """Return the folder of the finished stage's full model, merging a LoRA first.
-
-    Raises:
-        StageError: Axolotl's merge failed; names its log.
-    """
-    folder = Path(config["output_dir"])
-    if not config.get("adapter"):
-        return folder
-    merged = folder / "merged"
-    if not merged.is_dir():
-        _merge(folder, merged)
-    return merged
-
-
-def _merge(folder: Path, merged: Path) -> None:
-    """Merge in a process of its own, whose memory ends with it, and rename at last."""
-    partial = folder / ".merging"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    config = yaml.safe_load(_stage_file(folder).read_text("utf-8"))
-    for key in ("donod", "donod_stage"):
-        config.pop(key, None)
-    config |= {"output_dir": str(partial), "lora_model_dir": str(folder)}
-    path = partial / "merge.yml"
-    path.write_text(yaml.safe_dump(config), "utf-8")
-    log = folder / "merge.log"
-    with log.open("wb") as stream:
-        result = subprocess.run(
-            [sys.executable, "-m", "axolotl.cli.merge_lora", str(path)],
-            env=_single_process_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if result.returncode or not (partial / "merged" / "config.json").is_file():
-        tail = log.read_text("utf-8", errors="replace").splitlines()[-5:]
-        raise StageError(
-            f"merging the adapter {folder} failed with exit code {result.returncode}; "
-            f"the whole log is {log}, its end: {' | '.join(tail)}"
-        )
-    for path in folder.iterdir():
-        # The merge copies the base model's tokenizer; tokens added in SFT are here.
-        if path.is_file() and _is_tokenizer_file(path.name):
-            shutil.copy2(path, partial / "merged" / path.name)
-    os.replace(partial / "merged", merged)
-    shutil.rmtree(partial)
-
-
-def _is_tokenizer_file(name: str) -> bool:
-    stems = ("tokenizer", "special_tokens_map", "added_tokens", "chat_template")
-    return name.startswith(stems)
-
-
-_RANK_VARIABLES = (
-    "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE "
-    "ROLE_RANK ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT"
-).split()
-
-
-def _single_process_environment() -> dict[str, str]:
-    return {
-        key: value
-        for key, value in os.environ.items()
-        if key not in _RANK_VARIABLES
-        and not key.startswith(("TORCHELASTIC_", "ACCELERATE_", "FSDP_"))
-    }
 
 
 def run_again(environment: Mapping[str, str], port: int | None) -> None:

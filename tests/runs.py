@@ -228,3 +228,33 @@ def last_state(folder: Path) -> dict[str, Any]:
     checkpoints = folder.glob("checkpoint-*/trainer_state.json")
     last = max(checkpoints, key=lambda path: int(path.parent.name.split("-")[1]))
     return json.loads(last.read_text())
+
+
+def mean_logps(model: Path, pairs: Path) -> dict[str, float]:
+    """Mean log-probability of the responses, from the saved model and its template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    rows = [json.loads(line) for line in pairs.open()]
+    sums = {"chosen": 0.0, "rejected": 0.0}
+    for row in rows:
+        messages = [{"role": "user", "content": row["prompt"]}]
+        prompt = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        start = len(tokenizer(prompt)["input_ids"])
+        for side in sums:
+            text = prompt + row[side] + tokenizer.eos_token
+            ids = torch.tensor([tokenizer(text)["input_ids"]])
+            with torch.no_grad():
+                logps = network(ids).logits[0, :-1].log_softmax(-1)
+            picked = logps.gather(1, ids[0, 1:, None])[start - 1 :]
+            sums[side] += picked.sum().item()
+    return {side: total / len(rows) for side, total in sums.items()}
+
+
+def first_evaluation(stage: Path) -> dict[str, Any]:
+    """What a stage measured before its first step."""
+    return next(entry for entry in log_history(stage) if "eval_loss" in entry)

@@ -1,6 +1,5 @@
 """The whole chain with LoRA, through the real `axolotl train`, one process."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,8 +13,9 @@ from tests.runs import (
     LORA,
     axolotl,
     chain_config,
+    first_evaluation,
     last_state,
-    log_history,
+    mean_logps,
     save,
     train_and_kill,
 )
@@ -88,29 +88,11 @@ def test_merged_model_is_base_plus_scaled_adapter(chain, tiny_model_dir):
 
 def test_alignment_starts_from_the_merged_sft_model(chain):
     """Its first evaluation has the merged model's own log-probabilities."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     folder, _ = chain
-    tokenizer = AutoTokenizer.from_pretrained(folder / "out/sft/merged")
-    model = AutoModelForCausalLM.from_pretrained(folder / "out/sft/merged").eval()
-    rows = [json.loads(line) for line in (folder / "pairs_held.jsonl").open()]
-    sums = {"chosen": 0.0, "rejected": 0.0}
-    for row in rows:
-        messages = [{"role": "user", "content": row["prompt"]}]
-        prompt = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        start = len(tokenizer(prompt)["input_ids"])
-        for side in sums:
-            text = prompt + row[side] + tokenizer.eos_token
-            ids = torch.tensor([tokenizer(text)["input_ids"]])
-            with torch.no_grad():
-                logps = model(ids).logits[0, :-1].log_softmax(-1)
-            picked = logps.gather(1, ids[0, 1:, None])[start - 1 :]
-            sums[side] += picked.sum().item()
-    first = next(e for e in log_history(folder / "out/alignment") if "eval_loss" in e)
-    for side, total in sums.items():
-        assert first[f"eval_logps/{side}"] == pytest.approx(total / 8, rel=1e-5)
+    expected = mean_logps(folder / "out/sft/merged", folder / "pairs_held.jsonl")
+    first = first_evaluation(folder / "out/alignment")
+    for side, value in expected.items():
+        assert first[f"eval_logps/{side}"] == pytest.approx(value, rel=1e-5)
     assert first["eval_rewards/margins"] == 0.0
 
 

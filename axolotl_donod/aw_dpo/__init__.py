@@ -1,0 +1,1 @@
+"""AW-DPO: segments, weights, loss and trainer."""

@@ -1,0 +1,1 @@
+"""DONOD: scores of rows, their ranking and what is kept."""

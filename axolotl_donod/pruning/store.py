@@ -5,10 +5,9 @@ It knows nothing of models or of what the numbers mean.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from axolotl_donod.errors import DataError
+from axolotl_donod.files import replacing, write_text
 
 _REMEDY = "run `axolotl donod score CONFIG` to write it again"
 
@@ -100,7 +100,8 @@ def write_scores(path: Path | str, columns: Mapping[str, Any]) -> None:
         lengths = {n: len(a) for n, a in zip(SCORE_COLUMNS, arrays, strict=True)}
         raise DataError(f"{path}: score columns must have one length, got {lengths}")
     table = pa.Table.from_arrays(arrays, schema=_SCHEMA)
-    _replace(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    with replacing(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
 
 
 def _column(path: Path, field: Any, values: Any) -> Any:
@@ -173,7 +174,7 @@ def write_manifest(path: Path | str, mapping: Mapping[str, Any]) -> None:
             f"{path}: the manifest holds a value that JSON cannot: {error}; write null "
             "for a number that does not exist"
         ) from error
-    _replace(path, lambda file: file.write(f"{text}\n".encode()))
+    write_text(path, f"{text}\n")
 
 
 def read_manifest(path: Path | str) -> dict[str, Any]:
@@ -210,17 +211,3 @@ def _plain(value: object) -> Any:
 def _require(path: Path) -> None:
     if not path.is_file():
         raise DataError(f"{path} does not exist; {_REMEDY}")
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write beside the path and rename, so that readers see old or new, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

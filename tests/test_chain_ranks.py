@@ -1,0 +1,36 @@
+"""The chain on two CPU ranks of torchrun, full and LoRA."""
+
+import pytest
+
+from tests.runs import (
+    LORA,
+    TWO_RANKS,
+    axolotl,
+    chain_config,
+    first_evaluation,
+    last_state,
+    mean_logps,
+    save,
+)
+
+
+@pytest.mark.parametrize("adapter", [LORA, {}], ids=["lora", "full"])
+def test_two_ranks_finish_the_chain(adapter, tmp_path, tiny_model_dir):
+    config = save(tmp_path, chain_config(tmp_path, tiny_model_dir, **adapter))
+    run = axolotl("train", config, *TWO_RANKS, cwd=tmp_path, ACCELERATE_USE_CPU="true")
+    out = tmp_path / "out"
+    assert run.stdout.count("All stages are complete.") == 1
+    # Batches of 2 on each of two ranks: 20 rows, two epochs; 15 pairs, one epoch.
+    assert last_state(out / "sft")["global_step"] == 10
+    assert last_state(out / "alignment")["global_step"] == 4
+
+    model = out / ("sft/merged" if adapter else "sft")
+    expected = mean_logps(model, tmp_path / "pairs_held.jsonl")
+    first = first_evaluation(out / "alignment")
+    for side, value in expected.items():
+        assert first[f"eval_logps/{side}"] == pytest.approx(value, rel=1e-5)
+
+    again = axolotl(
+        "train", config, *TWO_RANKS, cwd=tmp_path, ACCELERATE_USE_CPU="true"
+    )
+    assert again.stdout.count("nothing to do") == 1
