@@ -91,7 +91,7 @@ class DonodConfig(Section):
     preset: Literal["paper", "auto"] = Field(
         default="auto",
         description="`paper`: probe with the training learning rate. `auto`: probe "
-        "with a learning rate beyond the crossover of the scored rows.",
+        "with ten times the 95 % quantile of the rows' crossover learning rates.",
     )
     normalization: Literal["vector", "minmax", "rank"] = Field(
         default="vector", description="How TOPSIS scales each criterion."

@@ -1,6 +1,9 @@
 """Offline settings for every test, and the tiny model as a fixture."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
     os.environ[_name] = "1"
@@ -8,10 +11,6 @@ os.environ["AXOLOTL_DO_NOT_TRACK"] = "1"
 os.environ["WANDB_DISABLED"] = "true"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-from pathlib import Path
-
-import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

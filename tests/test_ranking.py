@@ -199,14 +199,17 @@ def test_auto_probes_beyond_the_crossover_of_95_percent(n_rows):
     columns = make_columns(n_rows)
     ranking = rank_scores(columns, DonodConfig(preset="auto"), 20.0, 3e-5)
     crossovers = sorted(2 * np.abs(columns.w_dot_g) / columns.g_norm_sq)
-    rate = ranking.learning_rate
-    assert rate in crossovers
-    assert sum(value <= rate for value in crossovers) >= 0.95 * n_rows
-    assert sum(value < rate for value in crossovers) <= 0.95 * n_rows
-    assert ranking.crossover_q95 == rate
+    q95 = ranking.crossover_q95
+    assert q95 in crossovers
+    assert sum(value <= q95 for value in crossovers) >= 0.95 * n_rows
+    assert sum(value < q95 for value in crossovers) <= 0.95 * n_rows
     assert ranking.crossover_median == pytest.approx(np.median(crossovers))
-    # Up to rounding at the row whose crossover is the rate itself.
-    assert (ranking.don <= 1e-15).mean() >= 0.95
+    rate = ranking.learning_rate
+    assert rate == 10 * q95
+    linear = 2 * rate * np.abs(columns.w_dot_g)
+    quadratic = rate**2 * columns.g_norm_sq
+    assert (linear <= (0.1 + 1e-12) * quadratic).mean() >= 0.95
+    assert (ranking.don < 0).mean() >= 0.95
 
 
 @pytest.mark.parametrize("preset", ["paper", "auto"])

@@ -20,6 +20,8 @@ from axolotl_donod.pruning.donod import (
     reduce_sum,
 )
 
+BEYOND_CROSSOVER = 10.0
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -55,9 +57,11 @@ def rank_scores(
     """Rank rows by DON and NOD under a configuration.
 
     A set `probe.learning_rate` is used as it is. Otherwise preset `paper` probes with
-    the training learning rate, and preset `auto` with the smallest crossover
-    2 |<W,G>| / ||G||^2 that at least 95 % of the rows with finite scalars do not
-    exceed, so that a small DON means an unstable row, not an easy one.
+    the training learning rate, and preset `auto` with ten times the smallest
+    crossover 2 |<W,G>| / ||G||^2 that at least 95 % of the rows with finite scalars
+    do not exceed: for those rows the part of DON that is linear in the learning rate
+    and rewards surprise is then at most a tenth of the quadratic part, so that a
+    small DON means an unstable row, not an easy one.
 
     Args:
         columns: Scalars of n rows.
@@ -82,7 +86,8 @@ def rank_scores(
     median, q95 = _crossover_quantiles(crossover_learning_rate(inner, squared))
     rate = config.probe.learning_rate
     if rate is None:
-        rate = training_learning_rate if config.preset == "paper" else q95
+        beyond = BEYOND_CROSSOVER * q95
+        rate = training_learning_rate if config.preset == "paper" else beyond
     if not rate > 0:
         raise ScoringError(
             f"donod.preset {config.preset} found no usable probe step, got {rate}; "
