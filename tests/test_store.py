@@ -129,7 +129,7 @@ def test_a_crash_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, write, 
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(store.os, call, fail)
+    monkeypatch.setattr(os, call, fail)
     with pytest.raises(OSError, match="disk full"):
         write(path)
     assert path.read_text() == "old"
@@ -141,10 +141,10 @@ def test_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch, write):
     calls = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(
-        store.os, "fsync", lambda *args: (calls.append("fsync"), fsync(*args))
+        os, "fsync", lambda *args: (calls.append("fsync"), fsync(*args))
     )
     monkeypatch.setattr(
-        store.os,
+        os,
         "replace",
         lambda source, target: (
             calls.append(source.parent == target.parent),
