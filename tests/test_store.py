@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from axolotl_donod.errors import DataError
-from axolotl_donod.pruning import store
 from axolotl_donod.pruning.store import (
     SCORE_COLUMNS,
     dataset_fingerprint,
