@@ -1,0 +1,89 @@
+"""The tables of options in the README: takes the schema, gives Markdown.
+
+`python -m axolotl_donod.options README.md` writes them between the file's markers.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from axolotl_donod.config import AlignmentConfig, AwDpoConfig, DonodConfig
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "donod": DonodConfig,
+    "aw_dpo": AwDpoConfig,
+    "alignment": AlignmentConfig,
+}
+_HEAD = "| Key | Values | Default | Meaning |\n|---|---|---|---|"
+_BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+_MARKED = re.compile(
+    r"(<!-- options: (?P<section>\w+) -->\n).*?(<!-- /options -->)", re.DOTALL
+)
+
+
+def option_table(section: str) -> str:
+    """Return the Markdown table of every key of a section, nested ones dotted."""
+    rows = [_HEAD, *_rows(SECTIONS[section], section)]
+    return "\n".join(rows) + "\n"
+
+
+def with_tables(text: str) -> str:
+    """Return a Markdown text whose marked tables are those of the schema."""
+    return _MARKED.sub(lambda m: f"{m[1]}{option_table(m['section'])}{m[3]}", text)
+
+
+def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = f"{prefix}.{name}"
+        nested = _section(field.annotation)
+        if nested is not None and prefix != "alignment":
+            yield from _rows(nested, key)
+            continue
+        cells = (f"`{key}`", _values(field), _default(field), field.description or "")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) or (annotation,)
+    found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+    return found[0] if found else None
+
+
+def _values(field: FieldInfo) -> str:
+    if _section(field.annotation):
+        return "section"
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    options = get_args(field.annotation) or (field.annotation,)
+    kind = next(option for option in options if option is not NoneType)
+    bounds = [
+        f"{sign} {getattr(item, name)}"
+        for item in field.metadata
+        for name, sign in _BOUNDS.items()
+        if hasattr(item, name)
+    ]
+    return " ".join([{"int": "integer", "float": "number"}[kind.__name__], *bounds])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is None or field.default is PydanticUndefined:
+        return "unset"
+    return f"`{field.default}`"
+
+
+@click.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def main(path: Path) -> None:
+    """Rewrite the tables of options in the Markdown file PATH."""
+    path.write_text(with_tables(path.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
