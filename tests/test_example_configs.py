@@ -6,12 +6,24 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from axolotl_donod import stages
 from axolotl_donod.config import AlignmentConfig, AxolotlDonodArgs
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "example_configs").rglob("*.y*ml"))
+
+
+def having(key):
+    """Run a test on the configs that have a top-level key."""
+    found = [path for path in CONFIGS if key in yaml.safe_load(path.read_text("utf-8"))]
+    assert found
+    return pytest.mark.parametrize(
+        "path", found, indirect=True, ids=[path.name for path in found]
+    )
+
+
 # What the configs ask for, so that they can be checked on a machine without a GPU.
 GPU = {
     "bf16": True,
@@ -100,9 +112,8 @@ def test_first_stage_is_valid(raw, validate):
         assert config.rl is None
 
 
+@having("alignment")
 def test_second_stage_is_valid(raw, validate):
-    if "alignment" not in raw:
-        pytest.skip("one stage")
     stage = stages.alignment_config(raw, "outputs/sft/merged")
     assert stage.pop("donod_stage")["name"] == "alignment"
     config = validate(stage)
@@ -114,10 +125,16 @@ def test_second_stage_is_valid(raw, validate):
     assert config.donod is None
 
 
+@having("aw_dpo")
 def test_aw_dpo_alone_gets_its_trainer(raw, validate):
-    if "aw_dpo" not in raw:
-        pytest.skip("no top-level aw_dpo")
     assert validate(raw).trainer_cls == "axolotl_donod.aw_dpo.trainer.AwDpoTrainer"
+
+
+def test_the_doctor_finds_no_fault(path):
+    from axolotl_donod.cli import donod
+
+    result = CliRunner().invoke(donod, ["doctor", str(path)])
+    assert result.exit_code == 0, result.output
 
 
 def test_axolotl_knows_every_key(raw):
