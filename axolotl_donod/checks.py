@@ -29,6 +29,7 @@ def read_sections(raw: Mapping[str, Any]) -> Sections:
             names it and the remedy.
     """
     _refuse_misspelt_sections(raw)
+    _refuse_empty_sections(raw)
     given = {
         name: raw[name] for name in Sections.model_fields if raw.get(name) is not None
     }
@@ -51,6 +52,19 @@ def _refuse_misspelt_sections(raw: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"unknown section `{key}:`, which Axolotl would drop; "
                 f"did you mean `{close[0]}:`?"
+            )
+
+
+def _refuse_empty_sections(raw: Mapping[str, Any]) -> None:
+    alignment = raw.get("alignment")
+    places = [(name, raw) for name in Sections.model_fields]
+    if isinstance(alignment, Mapping):
+        places.append(("aw_dpo", alignment))
+    for name, mapping in places:
+        if name in mapping and mapping[name] is None:
+            raise ConfigError(
+                f"section `{name}:` is empty and would be ignored; write "
+                f"`{name}: {{}}` for its defaults, or remove it"
             )
 
 

@@ -13,9 +13,9 @@ ALIGNMENT: Literal["alignment"] = "alignment"
 
 
 class Section(BaseModel):
-    """A configuration section in which an unknown key is an error."""
+    """A section of finite numbers in which an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ProbeConfig(Section):

@@ -29,7 +29,7 @@ class SectionGuard:
         """
         if not isinstance(data, dict):
             return
-        lost = [s for s in SECTIONS if data.get(s) is not None and s not in self._known]
+        lost = [s for s in SECTIONS if s in data and s not in self._known]
         if not lost:
             return
         named = [str(plugin) for plugin in data.get("plugins") or []]

@@ -44,8 +44,7 @@ def _merge(folder: Path, merged: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     config = yaml.safe_load((folder / STAGE_FILE).read_text("utf-8"))
-    for key in ("donod", "donod_stage"):
-        config.pop(key, None)
+    config.pop("donod", None)
     config |= {"output_dir": str(partial), "lora_model_dir": str(folder)}
     path = partial / "merge.yml"
     path.write_text(yaml.safe_dump(config), "utf-8")

@@ -42,7 +42,14 @@ _SFT_ONLY = (
 _FREE_PREFIXES = ("wandb_", "mlflow_", "comet_", "hub_", "dataloader_")
 _FREE = frozenset(
     {"use_wandb", "use_mlflow", "use_comet", "axolotl_config_path", "dataset_num_proc"}
-    | {"plugins", "strict", "debug", "is_preprocess", "dataset_prepared_path"}
+    | {
+        "donod_stage",
+        "plugins",
+        "strict",
+        "debug",
+        "is_preprocess",
+        "dataset_prepared_path",
+    }
     | {"auto_resume_from_checkpoints", "resume_from_checkpoint", "save_total_limit"}
 )
 _CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
@@ -167,7 +174,8 @@ def save_stage_config(config: Mapping[str, Any]) -> None:
 
     It is what `mark_complete` records and what the merge of an adapter reads.
     """
-    text = yaml.safe_dump(_plain(config), sort_keys=False)
+    plain = {k: v for k, v in _plain(config).items() if k != "donod_stage"}
+    text = yaml.safe_dump(plain, sort_keys=False)
     write_text(Path(config["output_dir"]) / STAGE_FILE, text)
 
 

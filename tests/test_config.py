@@ -274,3 +274,25 @@ def test_the_guard_stays_out_of_everything_that_is_no_config_class():
     for kind, name in (("TypeAdapter", "AxolotlInputConfig"), ("BaseModel", "Other")):
         found = guard.new_schema_validator(None, type(name, (), {}), None, kind, {}, {})
         assert found == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"donod": None},
+        {"rl": "dpo", "aw_dpo": None},
+        {"output_dir": "out", "alignment": None},
+        {"output_dir": "out", "alignment": {"datasets": [{}], "aw_dpo": None}},
+    ],
+    ids=["donod", "aw_dpo", "alignment", "alignment.aw_dpo"],
+)
+def test_an_empty_section_is_not_taken_for_an_absent_one(raw):
+    message = refusal(raw)
+    assert "is empty and would be ignored" in message
+    assert "{}` for its defaults" in message
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_must_be_finite(value):
+    message = refusal({"donod": {"probe": {"learning_rate": value}}})
+    assert "donod.probe.learning_rate" in message

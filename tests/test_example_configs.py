@@ -46,8 +46,6 @@ SECTION_ORDER = """
 rl datasets test_datasets micro_batch_size gradient_accumulation_steps learning_rate
 num_epochs aw_dpo
 """.split()
-# Axolotl tells the type of a file by its name, and drops this key in preference runs.
-REDUNDANT = {"ds_type"}
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.name)
@@ -145,7 +143,7 @@ def test_axolotl_knows_every_key(raw):
     section = AlignmentConfig.model_validate(raw.get("alignment", {}))
     assert set(section.overrides) <= set(AxolotlInputConfig.model_fields)
     for rows, preference in _datasets(raw):
-        assert set(rows) - REDUNDANT <= _dataset_keys(preference)
+        assert set(rows) <= _dataset_keys(preference)
 
 
 def _datasets(raw):

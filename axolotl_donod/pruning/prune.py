@@ -89,6 +89,14 @@ def prune(
         selection = select(ranking, settings.keep_fraction, settings.keep_rows)
         _write(folder, settings, scored, ranking, selection)
     kept: NDArray[np.int64] = np.flatnonzero(selection.kept)
+    if kept.size < selection.budget:
+        LOG.warning(
+            "DONOD: only %d of the %d rows to keep have a finite score; column reason "
+            "of %s tells which rows have none",
+            kept.size,
+            selection.budget,
+            folder / SCORES,
+        )
     LOG.info(
         "DONOD: kept %d of %d rows (preset %s, η = %.3g, median η* = %.3g); scores "
         "and reasons are in %s",
@@ -193,27 +201,30 @@ def _write(
             "reason": selection.reason,
         },
     )
+    write_manifest(folder / MANIFEST, _manifest(settings, scored, ranking, selection))
+
+
+def _manifest(
+    settings: DonodConfig, scored: Scored, ranking: Ranking, selection: Selection
+) -> dict[str, Any]:
     reasons, counts = np.unique(selection.reason.astype(str), return_counts=True)
-    write_manifest(
-        folder / MANIFEST,
-        {
-            "identity": scored.identity,
-            "head_norm": scored.identity["head_norm"],
-            "learning_rate": ranking.learning_rate,
-            "crossover_median": _or_none(ranking.crossover_median),
-            "crossover_q95": _or_none(ranking.crossover_q95),
-            "rows": len(scored.row_hashes),
-            "kept": int(selection.kept.sum()),
-            "kept_tokens": int(scored.columns.n_tokens[selection.kept].sum()),
-            "tokens": int(scored.columns.n_tokens.sum()),
-            "reasons": dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
-            "settings": settings.model_dump(mode="json"),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("axolotl-donod", "torch", "transformers")
-            },
+    return {
+        "identity": scored.identity,
+        "head_norm": scored.identity["head_norm"],
+        "learning_rate": ranking.learning_rate,
+        "crossover_median": _or_none(ranking.crossover_median),
+        "crossover_q95": _or_none(ranking.crossover_q95),
+        "rows": len(scored.row_hashes),
+        "kept": int(selection.kept.sum()),
+        "kept_tokens": int(scored.columns.n_tokens[selection.kept].sum()),
+        "tokens": int(scored.columns.n_tokens.sum()),
+        "reasons": dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
+        "settings": settings.model_dump(mode="json"),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("axolotl-donod", "torch", "transformers")
         },
-    )
+    }
 
 
 def _or_none(value: float) -> float | None:
