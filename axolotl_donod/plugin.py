@@ -37,6 +37,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._alignment: Any = None
+        self._chain: dict[str, Any] | None = None
         self._complete = False
         self._trained = False
         self._port: int | None = None
@@ -50,6 +51,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         self._environment = dict(os.environ)
         if sections.alignment is not None:
             self._alignment = _checked_alignment(cfg)
+            self._chain = stages.plain(cfg)
             entry = stages.enter(cfg)
             self._complete = entry.complete
             cfg.clear()
@@ -76,8 +78,10 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         """Load the data that our sections change; None leaves it to Axolotl."""
         from axolotl_donod import datasets
 
-        if self._complete and not preprocess:
-            self._stop_because_complete(cfg)
+        if self._chain is not None and not preprocess:
+            stages.begin(self._chain)
+            if self._complete:
+                self._stop_because_complete(cfg)
         if _has_sections(cfg):
             cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
             _keep_cpu_ranks_on_cpu(cfg)

@@ -65,7 +65,7 @@ class Entry:
 
 def sft_config(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the raw config of the first stage of a chain."""
-    config = _plain(raw)
+    config = plain(raw)
     config.pop("alignment")
     config.pop("hub_model_id", None)
     return _placed(config, raw, SFT)
@@ -76,8 +76,8 @@ def alignment_config(raw: Mapping[str, Any], base_model: str) -> dict[str, Any]:
 
     Stock keys under `alignment:` override those of the first stage; null removes.
     """
-    alignment = AlignmentConfig.model_validate(_plain(raw["alignment"]))
-    config = {k: v for k, v in _plain(raw).items() if k not in _SFT_ONLY}
+    alignment = AlignmentConfig.model_validate(plain(raw["alignment"]))
+    config = {k: v for k, v in plain(raw).items() if k not in _SFT_ONLY}
     config |= {"rl": alignment.rl, "base_model": base_model} | alignment.overrides
     if alignment.aw_dpo is not None:
         config["aw_dpo"] = alignment.aw_dpo.model_dump()
@@ -96,55 +96,75 @@ def _placed(
     return config
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Deep-copy mappings into dicts, so that nothing of the host's type is shared."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return copy.deepcopy(value)
 
 
 def enter(raw: Mapping[str, Any]) -> Entry:
-    """Pick the first unfinished stage and make ready what it starts from.
+    """Pick the first unfinished stage and make ready the model it starts from.
 
-    Safe to call from every rank at once: one of them merges or sets aside, the
-    others wait and find it done.
+    Any command may call this, and every rank at once: one of them merges, the others
+    wait and find it done.
 
     Args:
         raw: A raw Axolotl config with an `alignment` section.
 
     Raises:
-        ConfigError: output_dir holds stages of another configuration.
         StageError: Merging the SFT adapter failed.
     """
-    root = Path(raw["output_dir"])
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".lock"):
+    with _locked(raw):
         sft = sft_config(raw)
-        if not is_complete(sft):
-            return _begin(sft)
+        if not _is_finished(sft):
+            return Entry(sft, complete=False)
         alignment = alignment_config(raw, str(trained_model(sft)))
-        if not is_complete(alignment):
-            return _begin(alignment)
-        return Entry(alignment, complete=True)
+        return Entry(alignment, complete=_is_finished(alignment))
 
 
-def _begin(config: dict[str, Any]) -> Entry:
-    set_aside_checkpoints(Path(config["output_dir"]))
-    save_stage_config(config)
-    return Entry(config, complete=False)
+def begin(raw: Mapping[str, Any]) -> None:
+    """Make the folder of the stage that `enter` picks ready for training.
 
-
-def is_complete(config: Mapping[str, Any]) -> bool:
-    """Tell whether the stage of `config` has finished.
+    Every rank calls it before any of them trains. Checkpoints that cannot be resumed
+    from are set aside, and the stage's config is kept beside its results.
 
     Raises:
-        ConfigError: It has, but with another configuration.
+        ConfigError: A stage has finished with another configuration.
     """
+    with _locked(raw):
+        sft = sft_config(raw)
+        if not _is_finished(sft):
+            _prepare(sft)
+            return
+        _refuse_another(sft)
+        alignment = alignment_config(raw, str(trained_model(sft)))
+        if not _is_finished(alignment):
+            _prepare(alignment)
+            return
+        _refuse_another(alignment)
+
+
+def _locked(raw: Mapping[str, Any]) -> FileLock:
+    root = Path(raw["output_dir"])
+    root.mkdir(parents=True, exist_ok=True)
+    return FileLock(root / ".lock")
+
+
+def _prepare(config: dict[str, Any]) -> None:
+    set_aside_checkpoints(Path(config["output_dir"]))
+    save_stage_config(config)
+
+
+def _is_finished(config: Mapping[str, Any]) -> bool:
+    return (Path(config["output_dir"]) / MARKER).is_file()
+
+
+def _refuse_another(config: Mapping[str, Any]) -> None:
+    """Compare a stage's config with the one its finished stage had."""
     marker = Path(config["output_dir"]) / MARKER
-    if not marker.is_file():
-        return False
     before = json.loads(marker.read_text(encoding="utf-8"))["config"]
     now = _comparable(config)
     changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
@@ -156,7 +176,6 @@ def is_complete(config: Mapping[str, Any]) -> bool:
             + (f" (also {', '.join(changed[1:])})" if changed[1:] else "")
             + "; choose another output_dir, or remove that folder to train it again"
         )
-    return True
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,8 +184,8 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if key not in _FREE and not key.startswith(_FREE_PREFIXES)
     }
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return plain
+    as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return as_json
 
 
 def save_stage_config(config: Mapping[str, Any]) -> None:
@@ -174,8 +193,8 @@ def save_stage_config(config: Mapping[str, Any]) -> None:
 
     It is what `mark_complete` records and what the merge of an adapter reads.
     """
-    plain = {k: v for k, v in _plain(config).items() if k != "donod_stage"}
-    text = yaml.safe_dump(plain, sort_keys=False)
+    kept = {k: v for k, v in plain(config).items() if k != "donod_stage"}
+    text = yaml.safe_dump(kept, sort_keys=False)
     write_text(Path(config["output_dir"]) / STAGE_FILE, text)
 
 

@@ -70,20 +70,33 @@ def test_ends_with_a_summary_of_every_stage(chain):
     assert (folder / "out/summary.md").read_text() in end
 
 
+def assert_merged(merged: Path, base: Path, adapter: Path) -> None:
+    """`merged` is W + (alpha / r) B A for the 14 adapted projections, else the base."""
+    before = load_file(base / "model.safetensors")
+    after = load_file(merged / "model.safetensors")
+    lora = weights(adapter)
+    moved = 0
+    for name, tensor in before.items():
+        key = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{key}.lora_A.weight" in lora:
+            a, b = lora[f"{key}.lora_A.weight"], lora[f"{key}.lora_B.weight"]
+            tensor = tensor + 2.0 * b @ a
+            moved += 1
+        torch.testing.assert_close(after[name], tensor, rtol=1e-6, atol=1e-7)
+    assert moved == 14  # seven projections in each of two layers
+
+
 def test_merged_model_is_base_plus_scaled_adapter(chain, tiny_model_dir):
     folder, _ = chain
-    base = load_file(tiny_model_dir / "model.safetensors")
-    merged = load_file(folder / "out/sft/merged/model.safetensors")
-    adapter = weights(folder / "out/sft")
-    moved = 0
-    for name, before in base.items():
-        key = f"base_model.model.{name.removesuffix('.weight')}"
-        if f"{key}.lora_A.weight" in adapter:
-            a, b = adapter[f"{key}.lora_A.weight"], adapter[f"{key}.lora_B.weight"]
-            before = before + 2.0 * b @ a  # lora_alpha / lora_r
-            moved += 1
-        torch.testing.assert_close(merged[name], before, rtol=1e-6, atol=1e-7)
-    assert moved == 14  # seven projections in each of two layers
+    assert_merged(folder / "out/sft/merged", tiny_model_dir, folder / "out/sft")
+
+
+def test_axolotl_merges_the_aligned_adapter_of_a_finished_chain(chain):
+    """Stock commands act on the last stage, whatever keys they add to the config."""
+    folder, _ = chain
+    axolotl("merge-lora", folder / "config.yml", cwd=folder)
+    out = folder / "out"
+    assert_merged(out / "alignment/merged", out / "sft/merged", out / "alignment")
 
 
 def test_alignment_starts_from_the_merged_sft_model(chain):
