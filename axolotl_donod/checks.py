@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from axolotl_donod.config import AlignmentConfig, AxolotlDonodArgs, Sections
 from axolotl_donod.errors import ConfigError
 
+_OTHER_MODEL = ("overrides_of_model_config", "overrides_of_model_kwargs")
 _NO_ROWS = ("streaming", "pretraining_dataset", "skip_prepare_dataset")
 
 
@@ -37,7 +38,9 @@ def read_sections(raw: Mapping[str, Any]) -> Sections:
         sections = Sections.model_validate(given)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
-    _check_combination(raw, sections)
+    # Axolotl takes `rl` away when it only loads a model.
+    if not raw.get("inference"):
+        _check_combination(raw, sections)
     return sections
 
 
@@ -105,6 +108,12 @@ def _check_combination(raw: Mapping[str, Any], sections: Sections) -> None:
                     f"donod cannot prune with {key}={raw[key]!r}, because then there "
                     f"are no prepared rows to score; remove `{key}` or `donod:`"
                 )
+        for key in _OTHER_MODEL:
+            if raw.get(key):
+                raise ConfigError(
+                    f"donod would score another model than {key} trains, because it "
+                    f"loads base_model as it is; remove `{key}` or `donod:`"
+                )
         if rl is not None:
             raise ConfigError(
                 f"donod prunes SFT rows, but the run has rl={rl!r}; move the "
@@ -164,16 +173,24 @@ def check_overrides(raw: Mapping[str, Any], known: set[str]) -> None:
                 f"alignment.{key}={raw['alignment'][key]!r} cannot differ from the "
                 "first stage's: the chain sets it; remove it"
             )
-    _check_local_files(raw["alignment"]["datasets"])
+    for key in ("datasets", "test_datasets"):
+        _check_local_files(key, raw["alignment"].get(key) or [])
 
 
-def _check_local_files(datasets: Any) -> None:
+def _check_local_files(key: str, datasets: Any) -> None:
+    if not isinstance(datasets, list) or not all(
+        isinstance(dataset, Mapping) for dataset in datasets
+    ):
+        raise ConfigError(
+            f"alignment.{key} must be a list of mappings with `path:` and `type:`, "
+            f"got {datasets!r}"
+        )
     for index, dataset in enumerate(datasets):
         path = str(dataset.get("path", ""))
         if path.endswith((".json", ".jsonl", ".parquet", ".csv", ".arrow")):
             if "://" not in path and not Path(path).exists():
                 raise ConfigError(
-                    f"alignment.datasets[{index}].path: no file {path!r} under "
+                    f"alignment.{key}[{index}].path: no file {path!r} under "
                     f"{Path.cwd()}; correct the path"
                 )
 

@@ -1,5 +1,6 @@
 """The command group `axolotl donod`: thin wrappers over the package's functions."""
 
+import importlib
 import importlib.metadata
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -10,6 +11,9 @@ import yaml
 from axolotl_donod.checks import read_sections
 from axolotl_donod.errors import DonodError
 from axolotl_donod.files import write_text
+
+# What touches Axolotl and TRL; the plugin itself imports some of it only when used.
+_HOST_MODULES = ("plugin", "datasets", "aw_dpo.trainer")
 
 
 @click.group()
@@ -48,7 +52,10 @@ def doctor(config: Path | None) -> None:
     """Check that the plugin works here and, if given, that CONFIG would use it."""
     failures = [message for message in (_plugin_fault(), _guard_fault()) if message]
     for name in ("axolotl-donod", "axolotl", "torch", "transformers", "trl", "peft"):
-        click.echo(f"{name} {importlib.metadata.version(name)}")
+        try:
+            click.echo(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            failures.append(f"{name} is not installed; run `pip install axolotl-donod`")
     if config is not None:
         fault = _config_fault(config)
         failures += [fault] if fault else []
@@ -60,10 +67,14 @@ def doctor(config: Path | None) -> None:
 
 
 def _plugin_fault() -> str | None:
-    try:
-        import axolotl_donod.plugin  # noqa: F401
-    except ImportError as error:
-        return f"the plugin cannot be imported: {error}; reinstall axolotl-donod"
+    for name in _HOST_MODULES:
+        try:
+            importlib.import_module(f"axolotl_donod.{name}")
+        except (ImportError, AttributeError) as error:
+            return (
+                f"axolotl_donod.{name} cannot be imported: {error}; install a release "
+                "of Axolotl that axolotl-donod supports"
+            )
     return None
 
 

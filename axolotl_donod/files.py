@@ -1,5 +1,6 @@
 """Atomic files: a reader sees the old content or the new one, never a half."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -38,3 +39,9 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted, indented JSON atomically."""
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

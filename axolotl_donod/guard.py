@@ -6,6 +6,8 @@ Pydantic calls this guard when Axolotl validates a config; nothing else is watch
 It needs nothing but the standard library, so that it survives what broke the plugin.
 """
 
+import copyreg
+import sys
 from typing import Any
 
 from axolotl_donod.errors import ConfigError
@@ -60,10 +62,23 @@ class GuardPlugin:
         plugin_settings: dict[str, object],
     ) -> tuple[SectionGuard | None, None, None]:
         """Return the guard for Axolotl's config classes and None for all others."""
+        _keep_validators_picklable()
         if schema_kind != "BaseModel" or schema_type.__name__ not in _WATCHED:
             return None, None, None
         fields = getattr(schema_type, "__pydantic_fields__", None) or {}
         return SectionGuard(frozenset(fields)), None, None
+
+
+def _keep_validators_picklable() -> None:
+    """Let pydantic classes be pickled by value although a plugin is installed.
+
+    With any plugin, pydantic wraps every validator in a class that recurses without
+    end when it is unpickled; the validator inside is the picklable one.
+    """
+    wrapper = sys.modules["pydantic.plugin._schema_validator"]
+    kind = getattr(wrapper, "PluggableSchemaValidator", None)
+    if kind is not None and kind not in copyreg.dispatch_table:
+        copyreg.pickle(kind, lambda value: value._schema_validator.__reduce__())
 
 
 guard = GuardPlugin()

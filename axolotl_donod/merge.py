@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from axolotl_donod.errors import StageError
+from axolotl_donod.markers import STAGE_FILE
 
-STAGE_FILE = "stage.yml"
 _RANK_VARIABLES = (
     "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE "
     "ROLE_RANK ROLE_WORLD_SIZE MASTER_ADDR MASTER_PORT"

@@ -27,6 +27,7 @@ from axolotl_donod.aw_dpo.args import (
 )
 from axolotl_donod.checks import check_overrides, naming_the_section, read_sections
 from axolotl_donod.config import SFT, StageInfo
+from axolotl_donod.markers import plain
 
 DEFAULT_SEED = 42
 
@@ -51,7 +52,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         self._environment = dict(os.environ)
         if sections.alignment is not None:
             self._alignment = _checked_alignment(cfg)
-            self._chain = stages.plain(cfg)
+            self._chain = plain(cfg)
             entry = stages.enter(cfg)
             self._complete = entry.complete
             cfg.clear()
@@ -207,7 +208,9 @@ def _agreed_port() -> int | None:
 
 
 def _close_loggers() -> None:
-    """Finish a W&B run, which would otherwise end as crashed with the process."""
-    wandb = sys.modules.get("wandb")
+    """Finish the loggers' runs, which would otherwise end as crashed."""
+    wandb, mlflow = sys.modules.get("wandb"), sys.modules.get("mlflow")
     if wandb is not None and wandb.run is not None:
         wandb.finish()
+    if mlflow is not None and mlflow.active_run() is not None:
+        mlflow.end_run()

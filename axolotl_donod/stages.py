@@ -4,28 +4,28 @@ Takes a raw Axolotl config, gives the raw config of one ordinary stage; knows th
 names of Axolotl's keys and its merge command, nothing of trainers or hooks.
 """
 
-import copy
-import importlib.metadata
-import json
 import os
-import shutil
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from axolotl_donod.config import ALIGNMENT, SFT, AlignmentConfig, StageInfo
-from axolotl_donod.errors import ConfigError, StageError
-from axolotl_donod.files import write_json, write_text
-from axolotl_donod.merge import STAGE_FILE, trained_model
+from axolotl_donod.errors import StageError
+from axolotl_donod.files import write_json
+from axolotl_donod.markers import (
+    is_finished,
+    mark_complete,
+    mark_started,
+    plain,
+    refuse_another,
+    wait_until_complete,
+)
+from axolotl_donod.merge import trained_model
 
-MARKER = "complete.json"
 LOG_HISTORY = "log_history.json"
 
 # What describes the SFT data, its packing or its starting point, and would be wrong
@@ -38,21 +38,6 @@ _SFT_ONLY = (
     "lora_model_dir base_model_config tokenizer_config revision_of_model "
     "resume_from_checkpoint donod alignment"
 ).split()
-# May change between two runs of a chain without making its stages another's.
-_FREE_PREFIXES = ("wandb_", "mlflow_", "comet_", "hub_", "dataloader_")
-_FREE = frozenset(
-    {"use_wandb", "use_mlflow", "use_comet", "axolotl_config_path", "dataset_num_proc"}
-    | {
-        "donod_stage",
-        "plugins",
-        "strict",
-        "debug",
-        "is_preprocess",
-        "dataset_prepared_path",
-    }
-    | {"auto_resume_from_checkpoints", "resume_from_checkpoint", "save_total_limit"}
-)
-_CHECKPOINT_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
 @dataclass(frozen=True)
@@ -96,15 +81,6 @@ def _placed(
     return config
 
 
-def plain(value: Any) -> Any:
-    """Deep-copy mappings into dicts, so that nothing of the host's type is shared."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return copy.deepcopy(value)
-
-
 def enter(raw: Mapping[str, Any]) -> Entry:
     """Pick the first unfinished stage and make ready the model it starts from.
 
@@ -119,10 +95,10 @@ def enter(raw: Mapping[str, Any]) -> Entry:
     """
     with _locked(raw):
         sft = sft_config(raw)
-        if not _is_finished(sft):
+        if not is_finished(sft):
             return Entry(sft, complete=False)
         alignment = alignment_config(raw, str(trained_model(sft)))
-        return Entry(alignment, complete=_is_finished(alignment))
+        return Entry(alignment, complete=is_finished(alignment))
 
 
 def begin(raw: Mapping[str, Any]) -> None:
@@ -136,83 +112,21 @@ def begin(raw: Mapping[str, Any]) -> None:
     """
     with _locked(raw):
         sft = sft_config(raw)
-        if not _is_finished(sft):
-            _prepare(sft)
+        if not is_finished(sft):
+            mark_started(sft)
             return
-        _refuse_another(sft)
+        refuse_another(sft)
         alignment = alignment_config(raw, str(trained_model(sft)))
-        if not _is_finished(alignment):
-            _prepare(alignment)
+        if not is_finished(alignment):
+            mark_started(alignment)
             return
-        _refuse_another(alignment)
+        refuse_another(alignment)
 
 
 def _locked(raw: Mapping[str, Any]) -> FileLock:
     root = Path(raw["output_dir"])
     root.mkdir(parents=True, exist_ok=True)
     return FileLock(root / ".lock")
-
-
-def _prepare(config: dict[str, Any]) -> None:
-    set_aside_checkpoints(Path(config["output_dir"]))
-    save_stage_config(config)
-
-
-def _is_finished(config: Mapping[str, Any]) -> bool:
-    return (Path(config["output_dir"]) / MARKER).is_file()
-
-
-def _refuse_another(config: Mapping[str, Any]) -> None:
-    """Compare a stage's config with the one its finished stage had."""
-    marker = Path(config["output_dir"]) / MARKER
-    before = json.loads(marker.read_text(encoding="utf-8"))["config"]
-    now = _comparable(config)
-    changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-    if changed:
-        key = changed[0]
-        raise ConfigError(
-            f"{marker.parent} holds a finished stage of another configuration: {key} "
-            f"was {before.get(key)!r} and is {now.get(key)!r}"
-            + (f" (also {', '.join(changed[1:])})" if changed[1:] else "")
-            + "; choose another output_dir, or remove that folder to train it again"
-        )
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {
-        key: value
-        for key, value in config.items()
-        if key not in _FREE and not key.startswith(_FREE_PREFIXES)
-    }
-    as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return as_json
-
-
-def save_stage_config(config: Mapping[str, Any]) -> None:
-    """Keep the raw config of a stage beside its results, as a plain Axolotl YAML.
-
-    It is what `mark_complete` records and what the merge of an adapter reads.
-    """
-    kept = {k: v for k, v in plain(config).items() if k != "donod_stage"}
-    text = yaml.safe_dump(kept, sort_keys=False)
-    write_text(Path(config["output_dir"]) / STAGE_FILE, text)
-
-
-def mark_complete(folder: Path) -> None:
-    """Write the marker that a stage, its model saved, needs no more work."""
-    config = yaml.safe_load((folder / STAGE_FILE).read_text("utf-8"))
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ("axolotl-donod", "axolotl", "torch", "transformers", "trl", "peft")
-    }
-    write_json(
-        folder / MARKER,
-        {
-            "config": _comparable(config),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions,
-        },
-    )
 
 
 def finish(stage: StageInfo, *, adapter: bool, first_rank: bool) -> None:
@@ -246,45 +160,6 @@ def finish(stage: StageInfo, *, adapter: bool, first_rank: bool) -> None:
 def save_log(folder: str | Path, log_history: list[dict[str, Any]]) -> None:
     """Keep a stage's training log beside its model, for the summary."""
     write_json(Path(folder) / LOG_HISTORY, {"log_history": log_history})
-
-
-def wait_until_complete(folder: Path, seconds: float = 3600) -> None:
-    """Wait for the marker that rank 0 writes; ranks share the file system.
-
-    Raises:
-        StageError: The marker did not appear in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not (folder / MARKER).is_file():
-        if time.monotonic() > deadline:
-            raise StageError(
-                f"rank 0 wrote no {folder / MARKER} within {seconds:.0f} s; is "
-                "output_dir on a file system that all nodes share?"
-            )
-        time.sleep(0.2)
-
-
-def set_aside_checkpoints(folder: Path) -> None:
-    """Rename checkpoints that cannot be resumed from to `unusable-checkpoint-N`.
-
-    A checkpoint that was being written when the run was killed lacks files; one of
-    the last step would make the Trainer take a step more than an undisturbed run.
-    """
-    for checkpoint in sorted(folder.glob("checkpoint-*")):
-        if not _resumable(checkpoint):
-            target = folder / f"unusable-{checkpoint.name}"
-            shutil.rmtree(target, ignore_errors=True)
-            checkpoint.rename(target)
-
-
-def _resumable(checkpoint: Path) -> bool:
-    if not all((checkpoint / name).is_file() for name in _CHECKPOINT_FILES):
-        return False
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
-    except ValueError:
-        return False
-    return bool(state["global_step"] < state["max_steps"])
 
 
 def run_again(environment: Mapping[str, str], port: int | None) -> None:

@@ -205,7 +205,7 @@ def test_reasoning_that_a_template_strips_is_an_error(build):
             for prompt, chosen, rejected in THINKING
         ]
     )
-    with pytest.raises(DataError, match="row 0 of the train dataset: chosen has"):
+    with pytest.raises(DataError, match=r"row 0 of .* as prepared .*: chosen has"):
         AwDpoTrainer(
             tiny_model(),
             tiny_model(),

@@ -232,13 +232,18 @@ def test_exact_matmul_ignores_autocast_and_restores_settings():
     backend = torch.backends.cuda.matmul
     before = backend.fp32_precision
     try:
+        # As Axolotl switches TF32 on: the legacy way and the new one.
+        torch.set_float32_matmul_precision("high")
         backend.fp32_precision = "tf32"
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert (left @ right).dtype == torch.bfloat16
             with exact_matmul(torch.device("cpu")):
                 assert (left @ right).dtype == torch.float32
                 assert backend.fp32_precision == "ieee"
+                assert not backend.allow_tf32  # raises where the two APIs disagree
             assert (left @ right).dtype == torch.bfloat16
         assert backend.fp32_precision == "tf32"
+        assert torch.get_float32_matmul_precision() == "high"
     finally:
+        torch.set_float32_matmul_precision("highest")
         backend.fp32_precision = before

@@ -20,7 +20,7 @@ pruning.selection pruning.model pruning.prune
 cot
 aw_dpo.weights aw_dpo.segments aw_dpo.loss aw_dpo.args aw_dpo.cache aw_dpo.collator
 aw_dpo.rows aw_dpo.metrics aw_dpo.trainer
-merge stages
+markers merge stages
 summary
 sources datasets
 plugin

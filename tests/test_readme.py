@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from axolotl_donod import options, stages
+from axolotl_donod import markers, options, stages
 from axolotl_donod.checks import check_overrides, read_sections
 from axolotl_donod.config import AxolotlDonodArgs, DonodConfig
 
@@ -209,7 +209,7 @@ def expanded(pattern):
 
 def test_output_folders_are_those_of_the_stages():
     paths = " ".join(code_in(str(table_under("Everything lies under `output_dir`:"))))
-    for name in (stages.MARKER, stages.LOG_HISTORY, "scores.parquet", "manifest.json"):
+    for name in (markers.MARKER, stages.LOG_HISTORY, "scores.parquet", "manifest.json"):
         assert name in paths + README
     for stage in (stages.SFT, stages.ALIGNMENT):
         assert f"{stage}/" in paths

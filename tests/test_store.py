@@ -156,7 +156,7 @@ def test_contents_reach_the_disk_before_the_name(tmp_path, monkeypatch, write):
 
 @pytest.mark.parametrize("read", [read_scores, read_manifest])
 def test_a_missing_file_is_named_with_a_remedy(tmp_path, read):
-    with pytest.raises(DataError, match="gone does not exist; run `axolotl donod"):
+    with pytest.raises(DataError, match="gone does not exist; run `axolotl preprocess"):
         read(tmp_path / "gone")
 
 
@@ -164,7 +164,9 @@ def test_a_missing_file_is_named_with_a_remedy(tmp_path, read):
 @pytest.mark.parametrize("content", [b"", b"PAR1 not parquet", b"\xff\xfe{"])
 def test_a_corrupt_file_is_named_with_a_remedy(tmp_path, read, content):
     (tmp_path / "bad").write_bytes(content)
-    with pytest.raises(DataError, match=r"bad is not .*readable.*run `axolotl donod"):
+    with pytest.raises(
+        DataError, match=r"bad is not .*readable.*run `axolotl preprocess"
+    ):
         read(tmp_path / "bad")
 
 

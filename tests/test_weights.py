@@ -66,7 +66,7 @@ def test_unusable_scores_name_row_column_and_remedy(column, value):
         return
     dataset = Dataset.from_list(rows)
     with pytest.raises(
-        DataError, match=rf"row 2 of the train dataset: column {column}"
+        DataError, match=rf"row 2 of the train dataset as prepared: column {column}"
     ):
         drop_undecided(dataset)
 

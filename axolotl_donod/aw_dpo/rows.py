@@ -40,7 +40,7 @@ def prepare_row(
         DataError: The scores are unusable, or the text closes its reasoning with a tag
             that the tokens do not have.
     """
-    where = row_name(index, name)
+    where = row_name(index, name, row)
     weights = segment_weights(harm_gaps(row, where), epsilon, default)
     if weights is None:
         raise DataError(f"{where}: the chosen response is better in no segment")

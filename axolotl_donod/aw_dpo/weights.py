@@ -87,7 +87,7 @@ def undecided_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[int]:
     return [
         index
         for index, row in enumerate(rows)
-        if is_undecided(harm_gaps(row, row_name(index, name)))
+        if is_undecided(harm_gaps(row, row_name(index, name, row)))
     ]
 
 
@@ -104,10 +104,12 @@ def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
     Raises:
         DataError: A row has unusable scores, or no pair is left.
     """
-    present = [column for column in HARM_COLUMNS if column in dataset.column_names]
+    columns = dataset.column_names
+    present = [column for column in HARM_COLUMNS if column in columns]
     if not present:
         return dataset, 0
-    dropped = undecided_rows(dataset.select_columns(present), name)
+    read = [*present, *(column for column in ("prompt",) if column in columns)]
+    dropped = undecided_rows(dataset.select_columns(read), name)
     if not dropped:
         return dataset, 0
     if len(dropped) == len(dataset):
@@ -119,9 +121,14 @@ def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
     return dataset.select(_others(dropped, len(dataset))), len(dropped)
 
 
-def row_name(index: int, name: str) -> str:
-    """How errors call row `index` of the data set `name`."""
-    return f"row {index} of the {name} dataset"
+def row_name(index: int, name: str, row: Mapping[str, Any]) -> str:
+    """How errors call row `index` of the data set `name`.
+
+    Axolotl has shuffled and filtered the rows, so the prompt is quoted as well.
+    """
+    prompt = row.get("prompt")
+    quoted = f" (prompt {str(prompt)[-80:]!r})" if prompt else ""
+    return f"row {index} of the {name} dataset as prepared{quoted}"
 
 
 def _checked(value: Any, column: str, where: str) -> float:

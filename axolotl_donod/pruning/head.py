@@ -174,12 +174,17 @@ def exact_matmul(device: torch.device) -> Iterator[None]:
     mkldnn: Any = torch.backends.mkldnn
     backends = (torch.backends.cuda.matmul, mkldnn.matmul)
     before = [backend.fp32_precision for backend in backends]
+    # Axolotl's `tf32` sets the legacy switch too, and torch refuses to multiply when
+    # the two disagree.
+    legacy = torch.get_float32_matmul_precision()
     try:
+        torch.set_float32_matmul_precision("highest")
         for backend in backends:
             backend.fp32_precision = "ieee"
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
+        torch.set_float32_matmul_precision(legacy)
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
 

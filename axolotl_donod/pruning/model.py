@@ -75,18 +75,20 @@ class ScoringModel:
         """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{self.dtype}|{self.seed}|{len(self.tokenizer())}".encode())
-        for source in (self.name, self.adapter):
-            digest.update(f"|{source and _identity(source, self.revision)}".encode())
+        digest.update(f"|{_identity(self.name, 'config.json', self.revision)}".encode())
+        if self.adapter:
+            adapter = _identity(self.adapter, "adapter_config.json", None)
+            digest.update(f"|{adapter}".encode())
         return digest.hexdigest()
 
 
-def _identity(name: str, revision: str | None) -> str:
+def _identity(name: str, config_file: str, revision: str | None) -> str:
     folder = Path(name)
     if not folder.is_dir():
-        from transformers import AutoConfig
+        from transformers.utils.hub import cached_file, extract_commit_hash
 
-        commit = AutoConfig.from_pretrained(name, revision=revision)._commit_hash
-        return f"{name}@{commit or revision}"
+        path = cached_file(name, config_file, revision=revision)
+        return f"{name}@{extract_commit_hash(path, None) or revision}"
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".bin") or path.name.endswith("config.json"):

@@ -168,7 +168,7 @@ def _reusable(
         if (folder / SCORES).exists() or (folder / MANIFEST).exists():
             LOG.warning("DONOD: scoring again: %s", error)
         return None
-    known = manifest["identity"]
+    known = manifest.get("identity", {})
     if any(known.get(key) != value for key, value in identity.items()):
         return None
     if list(table["row_hash"]) != hashes:
@@ -186,6 +186,9 @@ def _write(
     ranking: Ranking,
     selection: Selection,
 ) -> None:
+    if _known_identity(folder) != scored.identity:
+        # Never the new scores beside the manifest of the old ones.
+        (folder / MANIFEST).unlink(missing_ok=True)
     write_scores(
         folder / SCORES,
         scored.columns.as_dict()
@@ -202,6 +205,13 @@ def _write(
         },
     )
     write_manifest(folder / MANIFEST, _manifest(settings, scored, ranking, selection))
+
+
+def _known_identity(folder: Path) -> Any:
+    try:
+        return read_manifest(folder / MANIFEST).get("identity")
+    except DataError:
+        return None
 
 
 def _manifest(

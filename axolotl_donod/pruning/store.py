@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from axolotl_donod.errors import DataError
 from axolotl_donod.files import replacing, write_text
 
-_REMEDY = "run `axolotl donod score CONFIG` to write it again"
+_REMEDY = "run `axolotl preprocess CONFIG` to write it again"
 
 _NULLABLE = ("source", "source_row")
 _SCHEMA = pa.schema(
