@@ -57,7 +57,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
             self._complete = entry.complete
             cfg.clear()
             cfg.update(entry.config)
-        if cfg.get("aw_dpo") is not None:
+        if cfg.get("aw_dpo") is not None and not cfg.get("inference"):
             refuse_unsupported(cfg)
             cfg["trainer_cls"] = TRAINER_CLASS
 
@@ -77,15 +77,16 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> Any:
         """Load the data that our sections change; None leaves it to Axolotl."""
+        if not _has_sections(cfg):
+            return None
         from axolotl_donod import datasets
 
         if self._chain is not None and not preprocess:
             stages.begin(self._chain)
             if self._complete:
                 self._stop_because_complete(cfg)
-        if _has_sections(cfg):
-            cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
-            _keep_cpu_ranks_on_cpu(cfg)
+        cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
+        _keep_cpu_ranks_on_cpu(cfg)
         if preprocess and self._alignment is not None and not self._complete:
             datasets.check_pairs(self._alignment)
         if cfg.donod:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ from tests.runs import (
     LORA,
     axolotl,
     chain_config,
+    environment,
     first_evaluation,
     last_state,
     mean_logps,
@@ -179,3 +182,25 @@ def test_a_half_merged_adapter_is_merged_again(chain, tmp_path):
     for name, tensor in load_file(merged / "model.safetensors").items():
         assert torch.equal(tensor, expected[name])
     assert not (tmp_path / "sft/.merging").exists()
+
+
+def test_loading_a_config_for_inference_changes_nothing_on_disk(chain, tmp_path):
+    """As `axolotl inference` loads it: with keys of its own and without `rl`."""
+    folder, _ = chain
+    code = (
+        "import sys; from axolotl.cli.config import load_cfg; "
+        "cfg = load_cfg(sys.argv[1], inference=True, rl=None); "
+        "print('loads', cfg.base_model, cfg.output_dir)"
+    )
+    before = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.json")}
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "config.yml")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"loads {folder}/out/sft/merged {folder}/out/alignment" in result.stdout
+    after = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.json")}
+    assert after == before
