@@ -124,8 +124,8 @@ class DonodConfig(Section):
 class SegmentWeights(Section):
     """Weights of reasoning and answer for pairs without judge scores."""
 
-    reasoning: float = Field(default=0.5, gt=0, lt=1, description="Reasoning weight.")
-    answer: float = Field(default=0.5, gt=0, lt=1, description="Answer weight.")
+    reasoning: float = Field(default=0.5, ge=0, le=1, description="Reasoning weight.")
+    answer: float = Field(default=0.5, ge=0, le=1, description="Answer weight.")
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> "SegmentWeights":

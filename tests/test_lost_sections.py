@@ -76,6 +76,10 @@ def loaded(tmp_path_factory, tiny_model_dir):
 def test_a_config_that_would_lose_a_section_does_not_load(name, loaded):
     _, expected = (ONE_STAGE | TWO_STAGES)[name]
     error = loaded[name]["error"]
+    if name == "no plugin line" and not version("axolotl").startswith("0.19"):
+        # Later releases load installed plugins without a line, so nothing is lost.
+        assert error is None
+        return
     assert error is not None, loaded[name]["output"][-2000:]
     if name == "broken plugin" and not version("axolotl").startswith("0.19"):
         # Later releases themselves refuse a plugin that they cannot import.

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -124,9 +125,8 @@ def _find_weights() -> Path:
 
 def _convert(source: Path, target: Path) -> None:
     """Read model and tokenizer from GGUF and save them as safetensors and JSON."""
-    import torch
     from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoTokenizer, GenerationConfig
 
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF_FILE)
     # The GGUF names `<|im_start|>` as the end of text, and GGUF has no field for the
@@ -143,9 +143,7 @@ def _convert(source: Path, target: Path) -> None:
     tokenizer.clean_up_tokenization_spaces = False
     tokenizer.model_max_length = MAX_LENGTH
     tokenizer.chat_template = CHAT_TEMPLATE
-    model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=GGUF_FILE, dtype=torch.float32
-    )
+    model = _plain_model(source)
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -155,6 +153,27 @@ def _convert(source: Path, target: Path) -> None:
     model.generation_config = GenerationConfig(**ids)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+
+
+def _plain_model(source: Path) -> Any:
+    """Load the GGUF weights into a model that knows nothing of having been GGUF."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM
+
+    # Later releases keep the weights in GGUF blocks unless told otherwise, and refuse
+    # to save what they loaded from GGUF either way.
+    settings = {}
+    if hasattr(transformers, "GgufConfig"):
+        settings["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=GGUF_FILE, dtype=torch.float32, **settings
+    )
+    if hasattr(loaded.config, "quantization_config"):
+        del loaded.config.quantization_config
+    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    return model
 
 
 def _write_manifest(folder: Path) -> None:
