@@ -193,9 +193,5 @@ def test_mapping_a_dataset_keeps_the_other_columns():
 def test_axolotl_finds_the_strategy_by_name():
     from axolotl.prompt_strategies.dpo import load
 
-    import axolotl_donod
-
-    if not hasattr(axolotl_donod, "cot_pairs"):
-        pytest.skip("the package does not export cot_pairs")
     transform = load("axolotl_donod.cot_pairs", DictDefault({"datasets": [{}]}))
     assert transform(pair(), tokenizer=tiny_tokenizer())["prompt"] == USER
