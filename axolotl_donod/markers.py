@@ -68,14 +68,15 @@ def mark_started(config: Mapping[str, Any]) -> None:
     now = comparable(config)
     resumes = config.get("auto_resume_from_checkpoints")
     if resumes and any(folder.glob("checkpoint-*")) and (folder / STARTED).is_file():
-        _refuse_changes(folder, _recorded(folder / STARTED), now)
+        _refuse_changes(folder, recorded(folder / STARTED), now)
     write_json(folder / STARTED, {"config": now})
     # The same stage as a plain Axolotl config, for people and for merging.
     kept = {k: v for k, v in plain(config).items() if k != "donod_stage"}
     write_text(folder / STAGE_FILE, yaml.safe_dump(kept, sort_keys=False))
 
 
-def _recorded(path: Path) -> dict[str, Any]:
+def recorded(path: Path) -> dict[str, Any]:
+    """Return the stage config that a `started.json` or `complete.json` holds."""
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
     return config
 
@@ -92,7 +93,7 @@ def refuse_another(config: Mapping[str, Any]) -> None:
         ConfigError: They differ; names the keys.
     """
     folder = Path(config["output_dir"])
-    _refuse_changes(folder, _recorded(folder / MARKER), comparable(config))
+    _refuse_changes(folder, recorded(folder / MARKER), comparable(config))
 
 
 def _refuse_changes(
@@ -133,7 +134,7 @@ def mark_complete(folder: Path) -> None:
     write_json(
         folder / MARKER,
         {
-            "config": _recorded(folder / STARTED),
+            "config": recorded(folder / STARTED),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": versions,
         },

@@ -5,7 +5,6 @@ Reads the files the stages leave behind; knows nothing of how they were made.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import click
 from axolotl_donod.config import ALIGNMENT, SFT
 from axolotl_donod.errors import DataError
 from axolotl_donod.files import write_text
-from axolotl_donod.markers import MARKER
+from axolotl_donod.markers import MARKER, recorded
 from axolotl_donod.pruning.store import read_manifest, read_scores
 from axolotl_donod.stages import LOG_HISTORY
 
@@ -150,7 +149,7 @@ def _change(log: list[dict[str, Any]], margins: str, accuracies: str) -> str:
 def _places(root: Path) -> list[str]:
     lines = []
     if (root / ALIGNMENT / MARKER).is_file():
-        config = _config(root / ALIGNMENT)
+        config = recorded(root / ALIGNMENT / MARKER)
         adapter = config.get("adapter")
         what = f"{adapter} adapter on {config['base_model']}" if adapter else "model"
         lines.append(f"- Aligned {what}: `{root / ALIGNMENT}`")
@@ -163,9 +162,3 @@ def _places(root: Path) -> list[str]:
     if lines:
         lines.append(f"- This report: `{root / 'summary.md'}`")
     return lines
-
-
-def _config(folder: Path) -> Mapping[str, Any]:
-    marker = json.loads((folder / MARKER).read_text("utf-8"))
-    config: Mapping[str, Any] = marker["config"]
-    return config
