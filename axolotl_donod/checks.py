@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -88,14 +88,22 @@ def _suggestion(loc: tuple[int | str, ...]) -> str:
     """Name the closest known key of the section that `loc` points into."""
     model: type[BaseModel] = Sections
     for part in loc[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        model = next(o for o in options if isinstance(o, type) and o is not type(None))
+        # The name of an entry of a mapping is no field; its section is already found.
+        if str(part) in model.model_fields:
+            model = _section(model.model_fields[str(part)].annotation) or model
     known = list(model.model_fields)
     close = difflib.get_close_matches(str(loc[-1]), known, n=1)
     if close:
         return f"; did you mean `{close[0]}`?"
     return f"; known keys are {', '.join(known)}"
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Find the section that a field holds, alone, optional or as values of a dict."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section(option) for option in get_args(annotation))
+    return next((section for section in found if section), None)
 
 
 def _check_combination(raw: Mapping[str, Any], sections: Sections) -> None:

@@ -1,4 +1,4 @@
-"""The YAML sections `donod`, `aw_dpo` and `alignment` as pydantic trees.
+"""The YAML sections `aw_dpo` and `alignment`, and all sections together.
 
 Takes plain mappings, gives validated models; knows nothing of models, files or
 Axolotl beyond the names of the keys.
@@ -8,117 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from axolotl_donod.donod_config import DonodConfig, Section
+
 SFT: Literal["sft"] = "sft"
 ALIGNMENT: Literal["alignment"] = "alignment"
-
-
-class Section(BaseModel):
-    """A section of finite numbers in which an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class ProbeConfig(Section):
-    """The single gradient step on the output projection that DON and NOD measure."""
-
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        description="Step size of the probe. Unset: preset `paper` uses the training "
-        "learning rate, preset `auto` derives it from the scored rows.",
-    )
-    weight_decay: float = Field(
-        default=0.0, ge=0, description="L2 weight decay of the SGD probe step."
-    )
-    reduction: Literal["mean", "sum"] = Field(
-        default="mean",
-        description="How token losses add up to the loss of a row: mean makes NOD "
-        "prefer long answers, sum short ones.",
-    )
-
-
-class ScoringConfig(Section):
-    """How rows are scored; changes speed and memory, not the result's meaning."""
-
-    batch_tokens: int = Field(
-        default=4096,
-        ge=1,
-        description="Padded tokens per scoring batch; a longer row is a batch alone.",
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto",
-        description="Precision of the model body; logits are always float32. "
-        "`auto` follows the training config.",
-    )
-
-
-class CriterionWeights(Section):
-    """Relative importance of the two TOPSIS criteria; they need not sum to one."""
-
-    don: float = Field(default=0.5, ge=0, description="Weight of DON.")
-    nod: float = Field(default=0.5, ge=0, description="Weight of NOD.")
-
-    @model_validator(mode="after")
-    def _one_positive(self) -> "CriterionWeights":
-        if self.don + self.nod <= 0:
-            raise ValueError(
-                "donod.weights must have a positive sum, got don=0 and nod=0; "
-                "give at least one criterion a weight"
-            )
-        return self
-
-
-class CriterionGoals(Section):
-    """Direction of the two criteria; the defaults are the published ones."""
-
-    don: Literal["max", "min"] = Field(default="max", description="Goal of DON.")
-    nod: Literal["max", "min"] = Field(default="min", description="Goal of NOD.")
-
-
-class DonodConfig(Section):
-    """Section `donod`: prune the SFT rows before training (arXiv 2504.14810)."""
-
-    keep_fraction: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Share of the training rows to keep, in (0, 1]. Default 0.3 "
-        "unless keep_rows is set.",
-    )
-    keep_rows: int | None = Field(
-        default=None, ge=1, description="Number of rows to keep, instead of a share."
-    )
-    preset: Literal["paper", "auto"] = Field(
-        default="auto",
-        description="`paper`: probe with the training learning rate. `auto`: probe "
-        "with ten times the 95 % quantile of the rows' crossover learning rates.",
-    )
-    normalization: Literal["vector", "minmax", "rank"] = Field(
-        default="vector", description="How TOPSIS scales each criterion."
-    )
-    weights: CriterionWeights = Field(
-        default_factory=CriterionWeights, description="TOPSIS criterion weights."
-    )
-    goals: CriterionGoals = Field(
-        default_factory=CriterionGoals, description="TOPSIS criterion directions."
-    )
-    probe: ProbeConfig = Field(
-        default_factory=ProbeConfig, description="The step that DON and NOD measure."
-    )
-    scoring: ScoringConfig = Field(
-        default_factory=ScoringConfig, description="Speed and memory of scoring."
-    )
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> "DonodConfig":
-        if self.keep_fraction is not None and self.keep_rows is not None:
-            raise ValueError(
-                "donod.keep_fraction and donod.keep_rows exclude each other, got "
-                f"{self.keep_fraction} and {self.keep_rows}; remove one"
-            )
-        if self.keep_fraction is None and self.keep_rows is None:
-            self.keep_fraction = 0.3
-        return self
 
 
 class SegmentWeights(Section):

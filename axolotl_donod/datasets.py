@@ -16,7 +16,7 @@ from axolotl.utils.trainer import calculate_total_num_steps
 from transformers import set_seed
 
 from axolotl_donod.aw_dpo.weights import drop_undecided
-from axolotl_donod.config import DonodConfig
+from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.prune import prune
 from axolotl_donod.sources import trace_sources

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from axolotl_donod.config import AlignmentConfig, AwDpoConfig, DonodConfig
+from axolotl_donod.config import AlignmentConfig, AwDpoConfig
+from axolotl_donod.donod_config import DonodConfig
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "donod": DonodConfig,
@@ -23,6 +24,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 _HEAD = "| Key | Values | Default | Meaning |\n|---|---|---|---|"
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+_KINDS = {
+    bool: "`true`, `false`",
+    int: "integer",
+    float: "number",
+    str: "text",
+    list: "list",
+    dict: "mapping",
+}
 _MARKED = re.compile(
     r"(<!-- options: (?P<section>\w+) -->\n).*?(<!-- /options -->)", re.DOTALL
 )
@@ -61,21 +70,27 @@ def _values(field: FieldInfo) -> str:
         return "section"
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(field.annotation))
-    options = get_args(field.annotation) or (field.annotation,)
+    options = get_args(field.annotation)
+    if not options or get_origin(field.annotation) in (dict, list):
+        options = (field.annotation,)
     kind = next(option for option in options if option is not NoneType)
+    name = _KINDS[get_origin(kind) or kind]
     bounds = [
-        f"{sign} {getattr(item, name)}"
+        f"{sign} {getattr(item, bound)}"
         for item in field.metadata
-        for name, sign in _BOUNDS.items()
-        if hasattr(item, name)
+        for bound, sign in _BOUNDS.items()
+        if hasattr(item, bound)
     ]
-    return " ".join([{"int": "integer", "float": "number"}[kind.__name__], *bounds])
+    return " ".join([name, *bounds])
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default_factory is dict:
+        return "`{}`"
     if field.default is None or field.default is PydanticUndefined:
         return "unset"
-    return f"`{field.default}`"
+    text = field.default
+    return f"`{str(text).lower() if isinstance(text, bool) else text}`"
 
 
 @click.command()

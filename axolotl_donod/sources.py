@@ -11,7 +11,7 @@ from axolotl.loaders import load_processor, load_tokenizer
 from axolotl.utils.data import sft
 from axolotl.utils.data.shared import datasets_with_name_generator
 
-from axolotl_donod.pruning.store import row_hash
+from axolotl_donod.pruning.table import row_hash
 
 Source = tuple[str, int]
 

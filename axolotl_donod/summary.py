@@ -14,7 +14,7 @@ from axolotl_donod.config import ALIGNMENT, SFT
 from axolotl_donod.errors import DataError
 from axolotl_donod.files import write_text
 from axolotl_donod.markers import MARKER, recorded
-from axolotl_donod.pruning.store import read_manifest, read_scores
+from axolotl_donod.pruning.table import read_manifest, read_scores
 from axolotl_donod.stages import LOG_HISTORY
 
 _SEGMENTS = ("reasoning", "answer")

@@ -4,7 +4,8 @@ import pytest
 from pydantic import BaseModel
 
 from axolotl_donod.checks import check_overrides, naming_the_section, read_sections
-from axolotl_donod.config import AwDpoConfig, DonodConfig
+from axolotl_donod.config import AwDpoConfig
+from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError
 from axolotl_donod.guard import guard
 
@@ -69,7 +70,7 @@ def test_what_is_dumped_reads_back_the_same(settings):
         ("donod", "keep_fraction", 1.4),
         ("donod", "keep_fraction", "half"),
         ("donod", "keep_rows", 0),
-        ("donod", "preset", "panel"),
+        ("donod", "preset", "newest"),
         ("donod", "normalization", "sum"),
         ("donod", "weights.don", -1),
         ("donod", "goals.nod", "low"),

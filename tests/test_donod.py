@@ -5,14 +5,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from axolotl_donod.pruning import donod
+from axolotl_donod.pruning import panel
 from axolotl_donod.pruning.donod import (
-    RowScalars,
-    ScoreColumns,
     crossover_learning_rate,
     don,
     nod,
     reduce_sum,
+)
+from axolotl_donod.pruning.panel import (
+    PANEL,
+    RowScalars,
+    panel_columns,
     row_scalars,
 )
 
@@ -110,7 +113,7 @@ def test_blocks_of_any_size_give_the_same_scalars(monkeypatch, bias):
     row = make_row(bias=bias)
     whole = scalars_of(row)
     for elements in (1, 10, 25, 40):
-        monkeypatch.setattr(donod, "_BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(panel, "_BLOCK_ELEMENTS", elements)
         assert vars(scalars_of(row)) == approx(vars(whole), rel=1e-12)
 
 
@@ -260,9 +263,9 @@ def test_scores_are_vectorised_float64():
 
 def test_columns_keep_order_and_types():
     rows = [RowScalars(2, 1, 2, 3, 4, 5, 6), RowScalars.undefined(0)]
-    columns = ScoreColumns.from_rows(rows)
-    assert columns.n_tokens.dtype == np.int64
-    assert list(columns.as_dict()) == list(ScoreColumns.names())
-    np.testing.assert_array_equal(columns.n_tokens, [2, 0])
-    np.testing.assert_array_equal(columns.g_norm_sq, [4.0, np.nan])
-    assert ScoreColumns.from_rows([]).ce.shape == (0,)
+    columns = panel_columns(rows)
+    assert columns["n_tokens"].dtype == np.int64
+    assert tuple(columns) == PANEL
+    np.testing.assert_array_equal(columns["n_tokens"], [2, 0])
+    np.testing.assert_array_equal(columns["g_norm_sq"], [4.0, np.nan])
+    assert panel_columns([])["ce"].shape == (0,)

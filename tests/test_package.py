@@ -14,9 +14,16 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # before it. A name that ends in a dot is a folder whose modules may import one another.
 ORDER = """
 errors files
-config guard checks options
-pruning.donod pruning.head pruning.scorer pruning.store pruning.ranking
-pruning.selection pruning.model pruning.prune
+donod_config config guard checks options
+pruning.donod pruning.panel
+pruning.head
+pruning.rows
+pruning.scorer
+pruning.table
+pruning.ranking
+pruning.selection
+pruning.model
+pruning.prune
 cot
 aw_dpo.weights aw_dpo.segments aw_dpo.loss aw_dpo.args aw_dpo.cache aw_dpo.collator
 aw_dpo.rows aw_dpo.metrics aw_dpo.trainer

@@ -10,12 +10,12 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
-from axolotl_donod.config import DonodConfig
+from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import DataError
 from axolotl_donod.pruning.head import output_head
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.prune import prune
-from axolotl_donod.pruning.store import read_manifest, read_scores, row_hash
+from axolotl_donod.pruning.table import read_manifest, read_scores, row_hash
 from tests.tiny import tiny_tokenizer
 
 

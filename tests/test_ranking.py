@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from axolotl_donod.config import DonodConfig
+from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError, ScoringError
-from axolotl_donod.pruning.donod import ScoreColumns, don, nod
+from axolotl_donod.pruning.donod import don, nod
+from axolotl_donod.pruning.panel import PANEL
 from axolotl_donod.pruning.ranking import rank_rows, rank_scores, topsis
 
 EQUAL = {"don": 0.5, "nod": 0.5}
@@ -173,32 +174,32 @@ def test_ranks_are_a_permutation():
 
 def make_columns(n_rows=40, seed=0, **replace):
     generator = np.random.default_rng(seed)
-    columns = {name: generator.random(n_rows) for name in ScoreColumns.names()}
+    columns = {name: generator.random(n_rows) for name in PANEL}
     columns["n_tokens"] = generator.integers(1, 50, n_rows)
     columns["w_dot_g"] = generator.normal(size=n_rows)
     columns["g_norm_sq"] = generator.random(n_rows) * 30 + 0.1
-    return ScoreColumns(**(columns | replace))
+    return columns | replace
 
 
 def test_paper_probes_with_the_training_learning_rate():
     columns = make_columns()
     ranking = rank_scores(columns, DonodConfig(preset="paper"), 20.0, 3e-5)
     assert ranking.learning_rate == 3e-5
-    dons = don(columns.w_dot_g, columns.g_norm_sq, 20.0, 3e-5)
-    nods = nod(columns.w_dot_g, columns.g_norm_sq, 20.0, 3e-5)
+    dons = don(columns["w_dot_g"], columns["g_norm_sq"], 20.0, 3e-5)
+    nods = nod(columns["w_dot_g"], columns["g_norm_sq"], 20.0, 3e-5)
     closeness = topsis({"don": dons, "nod": nods}, EQUAL, PUBLISHED, "vector")
     np.testing.assert_array_equal(ranking.don, dons)
     np.testing.assert_array_equal(ranking.nod, nods)
     np.testing.assert_array_equal(ranking.closeness, closeness)
     np.testing.assert_array_equal(ranking.rank, rank_rows(closeness))
-    np.testing.assert_array_equal(ranking.n_tokens, columns.n_tokens)
+    np.testing.assert_array_equal(ranking.n_tokens, columns["n_tokens"])
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 19, 20, 21, 100])
 def test_auto_probes_beyond_the_crossover_of_95_percent(n_rows):
     columns = make_columns(n_rows)
     ranking = rank_scores(columns, DonodConfig(preset="auto"), 20.0, 3e-5)
-    crossovers = sorted(2 * np.abs(columns.w_dot_g) / columns.g_norm_sq)
+    crossovers = sorted(2 * np.abs(columns["w_dot_g"]) / columns["g_norm_sq"])
     q95 = ranking.crossover_q95
     assert q95 in crossovers
     assert sum(value <= q95 for value in crossovers) >= 0.95 * n_rows
@@ -206,8 +207,8 @@ def test_auto_probes_beyond_the_crossover_of_95_percent(n_rows):
     assert ranking.crossover_median == pytest.approx(np.median(crossovers))
     rate = ranking.learning_rate
     assert rate == 10 * q95
-    linear = 2 * rate * np.abs(columns.w_dot_g)
-    quadratic = rate**2 * columns.g_norm_sq
+    linear = 2 * rate * np.abs(columns["w_dot_g"])
+    quadratic = rate**2 * columns["g_norm_sq"]
     assert (linear <= (0.1 + 1e-12) * quadratic).mean() >= 0.95
     assert (ranking.don < 0).mean() >= 0.95
 
@@ -220,9 +221,9 @@ def test_a_set_probe_learning_rate_wins(preset):
 
 def test_sum_reduction_rescales_without_rescoring():
     columns = make_columns()
-    tokens = columns.n_tokens
+    tokens = columns["n_tokens"]
     summed = make_columns(
-        w_dot_g=columns.w_dot_g * tokens, g_norm_sq=columns.g_norm_sq * tokens**2
+        w_dot_g=columns["w_dot_g"] * tokens, g_norm_sq=columns["g_norm_sq"] * tokens**2
     )
     for preset in ("paper", "auto"):
         by_option = rank_scores(
@@ -244,8 +245,8 @@ def test_options_reach_the_formulas():
         probe={"weight_decay": 0.1},
     )
     ranking = rank_scores(columns, config, 20.0, 0.01)
-    dons = don(columns.w_dot_g, columns.g_norm_sq, 20.0, 0.01, 0.1)
-    nods = nod(columns.w_dot_g, columns.g_norm_sq, 20.0, 0.01, 0.1)
+    dons = don(columns["w_dot_g"], columns["g_norm_sq"], 20.0, 0.01, 0.1)
+    nods = nod(columns["w_dot_g"], columns["g_norm_sq"], 20.0, 0.01, 0.1)
     expected = slow_topsis(
         {"don": dons, "nod": nods},
         {"don": 1, "nod": 3},
@@ -257,16 +258,16 @@ def test_options_reach_the_formulas():
 
 def test_rows_without_scalars_come_last_and_change_no_other():
     columns = make_columns(6)
-    nan = columns.w_dot_g.copy()
+    nan = columns["w_dot_g"].copy()
     nan[2] = np.nan
-    tokens = columns.n_tokens.copy()
+    tokens = columns["n_tokens"].copy()
     tokens[2] = 0
     config = DonodConfig(probe={"reduction": "sum"})
     damaged = rank_scores(
         make_columns(6, w_dot_g=nan, n_tokens=tokens), config, 20.0, 1e-3
     )
     others = [0, 1, 3, 4, 5]
-    rest = ScoreColumns(**{k: v[others] for k, v in columns.as_dict().items()})
+    rest = {k: v[others] for k, v in columns.items()}
     expected = rank_scores(rest, config, 20.0, 1e-3)
     assert damaged.rank[2] == 6 and np.isnan(damaged.closeness[2])
     np.testing.assert_array_equal(damaged.rank[others], expected.rank)

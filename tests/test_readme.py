@@ -13,7 +13,8 @@ import yaml
 
 from axolotl_donod import markers, options, stages
 from axolotl_donod.checks import check_overrides, read_sections
-from axolotl_donod.config import AxolotlDonodArgs, DonodConfig
+from axolotl_donod.config import AxolotlDonodArgs
+from axolotl_donod.donod_config import DonodConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -168,7 +169,7 @@ def test_presets_are_those_of_the_schema():
 
 def test_score_table_lists_every_column_and_reason():
     from axolotl_donod.pruning import selection
-    from axolotl_donod.pruning.store import SCORE_COLUMNS
+    from axolotl_donod.pruning.table import SCORE_COLUMNS
 
     rows = table_under("### The score table")
     assert tuple(name for row in rows for name in code_in(row[0])) == SCORE_COLUMNS

@@ -16,13 +16,13 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from axolotl_donod.config import DonodConfig
+from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import DataError
-from axolotl_donod.pruning.donod import ScoreColumns
 from axolotl_donod.pruning.model import ScoringModel
+from axolotl_donod.pruning.panel import PANEL, Columns
 from axolotl_donod.pruning.ranking import Ranking, rank_scores
 from axolotl_donod.pruning.selection import Selection, select
-from axolotl_donod.pruning.store import (
+from axolotl_donod.pruning.table import (
     dataset_fingerprint,
     read_manifest,
     read_scores,
@@ -43,7 +43,7 @@ class Scored:
     """The scores of n rows and where they came from."""
 
     row_hashes: list[str]
-    columns: ScoreColumns
+    columns: Columns
     sources: list[tuple[str, int] | None]
     identity: dict[str, Any]
 
@@ -144,7 +144,7 @@ def _scores(
 
 def _forward(
     network: Any, rows: Any, settings: DonodConfig, model: ScoringModel
-) -> tuple[ScoreColumns, float]:
+) -> tuple[Columns, float]:
     from axolotl_donod.pruning.head import output_head
     from axolotl_donod.pruning.scorer import score_rows
 
@@ -173,7 +173,7 @@ def _reusable(
         return None
     if list(table["row_hash"]) != hashes:
         return None
-    columns = ScoreColumns(**{name: table[name] for name in ScoreColumns.names()})
+    columns = {name: table[name] for name in PANEL}
     pairs = zip(table["source"], table["source_row"], strict=True)
     sources = [None if name is None else (name, int(row)) for name, row in pairs]
     return Scored(hashes, columns, sources, known)
@@ -191,7 +191,7 @@ def _write(
         (folder / MANIFEST).unlink(missing_ok=True)
     write_scores(
         folder / SCORES,
-        scored.columns.as_dict()
+        dict(scored.columns)
         | {
             "row_hash": scored.row_hashes,
             "source": [source and source[0] for source in scored.sources],
@@ -226,8 +226,8 @@ def _manifest(
         "crossover_q95": _or_none(ranking.crossover_q95),
         "rows": len(scored.row_hashes),
         "kept": int(selection.kept.sum()),
-        "kept_tokens": int(scored.columns.n_tokens[selection.kept].sum()),
-        "tokens": int(scored.columns.n_tokens.sum()),
+        "kept_tokens": int(scored.columns["n_tokens"][selection.kept].sum()),
+        "tokens": int(scored.columns["n_tokens"].sum()),
         "reasons": dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
         "settings": settings.model_dump(mode="json"),
         "versions": {

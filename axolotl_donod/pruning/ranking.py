@@ -9,16 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from axolotl_donod.config import DonodConfig
+from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError, ScoringError
 from axolotl_donod.pruning.donod import (
     FloatArray,
-    ScoreColumns,
     crossover_learning_rate,
     don,
     nod,
     reduce_sum,
 )
+from axolotl_donod.pruning.panel import Columns
 
 BEYOND_CROSSOVER = 10.0
 
@@ -49,7 +49,7 @@ class Ranking:
 
 
 def rank_scores(
-    columns: ScoreColumns,
+    columns: Columns,
     config: DonodConfig,
     head_norm: float,
     training_learning_rate: float,
@@ -75,9 +75,9 @@ def rank_scores(
     Raises:
         ScoringError: No row has finite scalars, or `auto` finds no crossover.
     """
-    inner, squared = columns.w_dot_g, columns.g_norm_sq
+    inner, squared = columns["w_dot_g"], columns["g_norm_sq"]
     if config.probe.reduction == "sum":
-        inner, squared = reduce_sum(inner, squared, columns.n_tokens)
+        inner, squared = reduce_sum(inner, squared, columns["n_tokens"])
     if not (np.isfinite(inner) & np.isfinite(squared)).any():
         raise ScoringError(
             f"none of {inner.size} rows has a finite score; check that the rows have "
@@ -104,7 +104,7 @@ def rank_scores(
     )
     ranks = rank_rows(closeness)
     return Ranking(
-        columns.n_tokens, dons, nods, closeness, ranks, float(rate), median, q95
+        columns["n_tokens"], dons, nods, closeness, ranks, float(rate), median, q95
     )
 
 

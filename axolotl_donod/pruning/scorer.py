@@ -3,19 +3,14 @@
 It knows nothing of configuration, files or which rows will be kept.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from axolotl_donod.errors import DataError
-from axolotl_donod.pruning.donod import RowScalars, ScoreColumns, row_scalars
 from axolotl_donod.pruning.head import (
     OutputHead,
     check_head,
@@ -24,24 +19,16 @@ from axolotl_donod.pruning.head import (
     hidden_states,
     output_head,
 )
-
-IGNORED_LABEL = -100
-
-Rows = Sequence[Mapping[str, Any]]
-IntArray = NDArray[np.int64]
+from axolotl_donod.pruning.panel import (
+    Columns,
+    RowScalars,
+    panel_columns,
+    row_scalars,
+)
+from axolotl_donod.pruning.rows import IntArray, Row, Rows, batches, measure, read
 
 # Logits that exist at a time, 256 MiB in float32, unless one row needs more.
 _LOGIT_ELEMENTS = 2**26
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A row on its way through a batch; `positions` predict the trained labels."""
-
-    index: int
-    input_ids: IntArray
-    positions: IntArray
-    labels: IntArray
 
 
 def score_rows(
@@ -52,7 +39,7 @@ def score_rows(
     pad_token_id: int,
     device: torch.device | str | None = None,
     progress: bool = True,
-) -> ScoreColumns:
+) -> Columns:
     """Score every row with one forward pass of the model body.
 
     The label at position t is predicted from position t-1, so a label at position 0
@@ -77,14 +64,14 @@ def score_rows(
     head = output_head(model)
     embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
     target = torch.device(device) if device is not None else embeddings.device
-    lengths, counts = _measure(rows, embeddings.shape[0], head.weight.shape[0])
+    lengths, counts = measure(rows, embeddings.shape[0], head.weight.shape[0])
     scores = [RowScalars.undefined(int(count)) for count in counts]
     checked = False
     bar = tqdm(total=len(rows), desc="Scoring", unit="row", disable=not progress)
     with _evaluating(model), bar:
         bar.update(int((counts == 0).sum()))
-        for indices in _batches(lengths, counts > 0, batch_tokens):
-            batch = [_read(rows, index) for index in indices]
+        for indices in batches(lengths, counts > 0, batch_tokens):
+            batch = [read(rows, index) for index in indices]
             scored = _score_batch(model, head, batch, pad_token_id, target)
             for row, scalars in zip(batch, scored, strict=True):
                 if not checked and np.isfinite(scalars.ce):
@@ -92,7 +79,7 @@ def score_rows(
                     checked = True
                 scores[row.index] = scalars
             bar.update(len(batch))
-    return ScoreColumns.from_rows(scores)
+    return panel_columns(scores)
 
 
 @contextmanager
@@ -111,7 +98,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _score_batch(
     model: nn.Module,
     head: OutputHead,
-    batch: Sequence[_Row],
+    batch: Sequence[Row],
     pad_token_id: int,
     device: torch.device,
 ) -> list[RowScalars]:
@@ -137,64 +124,6 @@ def _score_batch(
                 labels = _tensor(batch[place].labels, target)
                 scored.append(row_scalars(own, part, labels, head.bias))
     return scored
-
-
-def _measure(rows: Rows, n_inputs: int, n_outputs: int) -> tuple[IntArray, IntArray]:
-    """Length and number of trained tokens of every row, after checking its ids."""
-    lengths = np.zeros(len(rows), dtype=np.int64)
-    counts = np.zeros(len(rows), dtype=np.int64)
-    for index in range(len(rows)):
-        row = _read(rows, index)
-        _check_ids(index, "input_ids", row.input_ids, n_inputs)
-        _check_ids(index, "labels", row.labels, n_outputs)
-        lengths[index] = row.input_ids.size
-        counts[index] = row.labels.size
-    return lengths, counts
-
-
-def _check_ids(index: int, name: str, ids: IntArray, limit: int) -> None:
-    wrong = ids[(ids < 0) | (ids >= limit)]
-    if wrong.size:
-        raise DataError(
-            f"row {index}: {name} holds {int(wrong[0])}, but the model knows the "
-            f"tokens 0 to {limit - 1} (and {IGNORED_LABEL} in labels); tokenise the "
-            "rows with the tokenizer of this model"
-        )
-
-
-def _read(rows: Rows, index: int) -> _Row:
-    row = rows[index]
-    for name in ("input_ids", "labels"):
-        if name not in row:
-            raise DataError(
-                f"row {index}: column {name} is missing, got {sorted(row)}; score "
-                "rows that are tokenised for training"
-            )
-    input_ids = np.asarray(row["input_ids"], dtype=np.int64)
-    labels = np.asarray(row["labels"], dtype=np.int64)
-    if input_ids.ndim != 1 or input_ids.shape != labels.shape:
-        raise DataError(
-            f"row {index}: input_ids and labels must be lists of one length, got "
-            f"shapes {input_ids.shape} and {labels.shape}; tokenise the row again"
-        )
-    trained = np.flatnonzero(labels[1:] != IGNORED_LABEL)
-    return _Row(index, input_ids, trained, labels[trained + 1])
-
-
-def _batches(
-    lengths: IntArray, wanted: NDArray[np.bool_], batch_tokens: int
-) -> Iterator[list[int]]:
-    """Row numbers of each batch, longest rows first so that memory peaks at once."""
-    order = np.argsort(-lengths, kind="stable")
-    batch: list[int] = []
-    for index in order[wanted[order]].tolist():
-        width = lengths[batch[0]] if batch else 0
-        if batch and width * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _groups(counts: Sequence[int], limit: int) -> Iterator[list[int]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from axolotl_donod.pruning.store import read_scores
+from axolotl_donod.pruning.table import read_scores
 from tests.benchmarks.real_data import SEGMENTS, Row, split_response
 from tests.runs import log_history
 

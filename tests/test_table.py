@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from axolotl_donod.errors import DataError
-from axolotl_donod.pruning.store import (
+from axolotl_donod.pruning.table import (
     SCORE_COLUMNS,
     dataset_fingerprint,
     read_manifest,
