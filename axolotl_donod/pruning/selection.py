@@ -1,21 +1,42 @@
-"""Cuts a ranking: takes ranks and a budget, gives the rows to keep and why.
+"""Cuts a ranking: takes ranks, labels of rows and settings, gives the rows to keep.
 
-It knows nothing of models, files or how the ranks came about.
+It knows nothing of models, files or how ranks, duplicates and clusters came about.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from axolotl_donod.errors import ConfigError, DataError
+from axolotl_donod.donod_config import DonodConfig, SelectionConfig
+from axolotl_donod.errors import DataError
 from axolotl_donod.pruning.ranking import Ranking
+from axolotl_donod.pruning.shares import BoolArray, IntArray, Shares, earlier, shares_of
 
-KEPT = "kept"
-BELOW_CUT = "rank below the cut"
-NO_TOKENS = "no trained tokens"
-NOT_FINITE = "non-finite score"
+REASONS = (
+    "kept",
+    "kept for the floor of its source",
+    "rank below the cut",
+    "better rows of its topic",
+    "quota of its source reached",
+    "near-duplicate of a better row",
+    "non-finite score",
+    "no trained tokens",
+)
+(
+    KEPT,
+    KEPT_FOR_FLOOR,
+    BELOW_CUT,
+    CROWDED_TOPIC,
+    QUOTA_REACHED,
+    NEAR_DUPLICATE,
+    NOT_FINITE,
+    NO_TOKENS,
+) = range(len(REASONS))
+_PLAIN = SelectionConfig()
 
 
 @dataclass(frozen=True)
@@ -24,67 +45,202 @@ class Selection:
 
     Attributes:
         kept: (n,) whether the row stays.
-        reason: (n,) one of the four reasons of this module, as str.
-        budget: Rows that were asked for; fewer stay if fewer have a finite score.
+        reason: (n,) index into `REASONS`, int8.
+        budget: Rows that were asked for, None with keep_tokens; fewer stay if scores,
+            duplicates or quotas leave fewer.
     """
 
-    kept: NDArray[np.bool_]
-    reason: NDArray[np.object_]
-    budget: int
+    kept: BoolArray
+    reason: NDArray[np.int8]
+    budget: int | None
+
+    def reason_names(self) -> NDArray[np.object_]:
+        """Spell the reasons out: (n,) of `REASONS`, one shared text per reason."""
+        return np.array(REASONS, dtype=object)[self.reason]
 
 
 def select(
     ranking: Ranking,
-    keep_fraction: float | None = None,
-    keep_rows: int | None = None,
+    settings: DonodConfig,
+    *,
+    sources: Sequence[str | None] | None = None,
+    duplicate_groups: IntArray | None = None,
+    clusters: IntArray | None = None,
 ) -> Selection:
-    """Keep the best-ranked rows up to a budget.
+    """Keep the best rows within a budget.
 
-    A fraction is of all n rows, scored or not, and keeps
-    max(1, floor(keep_fraction * n + 0.5)) of them: halves round up.
+    What decides, each before the next, where it is set:
+
+    1. A row without trained tokens or without a finite closeness is never kept.
+    2. `selection.near_duplicates`: of each group only the best ranked row goes on.
+    3. `selection.diversity` d: the m rows that are left are lined up by
+       place + d * k * better, ties by place, where place 0 is the best of them by
+       rank, k counts their topic clusters and better the rows of the row's own
+       cluster with a better rank. With d = 1 a row thus falls by one place per
+       cluster for each better row of its topic; rows in no cluster (-1) never fall.
+    4. `selection.source_floor` f: the first ceil(f * m_s) of the m_s rows of each
+       source are kept; they count within the budget and within the quota.
+    5. `selection.source_quota` q: of the kept rows, K in all, at most floor(q * K)
+       are of that source. Where the other sources have too few rows for the budget,
+       fewer rows are kept, so that the shares hold.
+    6. The budget is filled in line. A share is of all n rows, scored or not, and
+       gives max(1, floor(keep_fraction * n + 1/2)) rows: halves round up.
+       `keep_tokens` ends at the first row whose trained tokens no longer fit, so
+       that long rows are not passed over. Without quotas a larger budget thus never
+       drops a row.
 
     Args:
         ranking: The ranking of n rows.
-        keep_fraction: Share to keep, in (0, 1].
-        keep_rows: Number to keep, instead of a share.
+        settings: Section `donod`; its budget and `selection` are used.
+        sources: n names of datasets, None where unknown; a row of unknown source has
+            neither quota nor floor. Needed for these two only.
+        duplicate_groups: (n,) group of each row, -1 for none.
+        clusters: (n,) topic cluster of each row, -1 for none.
 
     Returns:
-        The selection; a row without a finite closeness is never kept.
+        The selection.
 
     Raises:
-        ConfigError: Both budgets or neither are given, or the fraction is not in
-            (0, 1].
-        DataError: keep_rows is not between 1 and n, or there are no rows.
+        ConfigError: A quota names a source that no row has.
+        DataError: There are no rows, or fewer rows or tokens than asked for; labels
+            are missing or of another number of rows; not even the best row fits the
+            budget; floors, quotas and budget contradict each other.
     """
     n_rows = ranking.rank.size
-    budget = _budget(n_rows, keep_fraction, keep_rows)
-    scored = np.isfinite(ranking.closeness)
-    kept = scored & (ranking.rank <= budget)
-    reason = np.full(n_rows, BELOW_CUT, dtype=object)
-    reason[kept] = KEPT
-    reason[~scored] = NOT_FINITE
+    budget = _row_budget(ranking, settings)
+    reason = np.full(n_rows, BELOW_CUT, dtype=np.int8)
+    eligible = np.isfinite(ranking.closeness)
+    reason[~eligible] = NOT_FINITE
     reason[ranking.n_tokens == 0] = NO_TOKENS
-    return Selection(kept, reason, budget)
+    eligible &= ranking.n_tokens > 0
+    if budget is not None and settings.selection == _PLAIN:
+        reason[eligible & (ranking.rank <= _cut(ranking.rank[eligible], budget))] = KEPT
+        return Selection(reason == KEPT, reason, budget)
+    line = np.empty(n_rows, dtype=np.int64)
+    line[ranking.rank - 1] = np.arange(n_rows)
+    line = line[eligible[line]]
+    if settings.selection.near_duplicates is not None:
+        groups = _labels("near_duplicates", duplicate_groups, n_rows)[line]
+        repeated = (groups >= 0) & (earlier(groups) > 0)
+        reason[line[repeated]] = NEAR_DUPLICATE
+        line = line[~repeated]
+    place = later = np.arange(line.size)
+    if settings.selection.diversity:
+        topics = _labels("diversity", clusters, n_rows)[line]
+        # Rounded, so that 0.29 of 100 places ties with 29 places.
+        later = place + np.round(settings.selection.diversity * _crowd(topics), 6)
+        place = np.argsort(later, kind="stable")
+        line, later = line[place], later[place]
+    shares = shares_of(line, sources, settings.selection, n_rows)
+    tokens = None if settings.keep_tokens is None else ranking.n_tokens[line]
+    filled = _fill(tokens, shares, settings, budget)
+    reason[line] = _reasons(*filled, place, later)
+    return Selection(reason <= KEPT_FOR_FLOOR, reason, budget)
 
 
-def _budget(n_rows: int, keep_fraction: float | None, keep_rows: int | None) -> int:
+def _cut(ranks: IntArray, budget: int) -> int:
+    """Rank of the last row that a budget of rows takes."""
+    last = min(budget, ranks.size) - 1
+    return int(np.partition(ranks, last)[last]) if ranks.size else 0
+
+
+def _row_budget(ranking: Ranking, settings: DonodConfig) -> int | None:
+    n_rows = ranking.rank.size
     if n_rows == 0:
         raise DataError("there are no rows to select from; check the datasets")
-    if keep_rows is not None and keep_fraction is None:
-        if not 1 <= keep_rows <= n_rows:
+    if settings.keep_rows is not None:
+        if settings.keep_rows > n_rows:
             raise DataError(
                 f"donod.keep_rows must be between 1 and the number of rows, got "
-                f"{keep_rows} of {n_rows} rows; lower it or use donod.keep_fraction"
+                f"{settings.keep_rows} of {n_rows} rows; lower it or use "
+                "donod.keep_fraction"
             )
-        return keep_rows
-    if keep_fraction is None or keep_rows is not None:
-        raise ConfigError(
-            "exactly one of donod.keep_fraction and donod.keep_rows must be set, got "
-            f"{keep_fraction} and {keep_rows}"
+        return settings.keep_rows
+    if settings.keep_fraction is not None:
+        # Exact decimals: 0.29 of 50 rows is 14.5, which rounds to 15.
+        share = Fraction(str(settings.keep_fraction)) * n_rows
+        return max(1, math.floor(share + Fraction(1, 2)))
+    total = int(ranking.n_tokens.sum())
+    if settings.keep_tokens is None or settings.keep_tokens > total:
+        raise DataError(
+            f"donod.keep_tokens must be between 1 and the number of trained tokens, "
+            f"got {settings.keep_tokens} of {total} tokens; lower it or use "
+            "donod.keep_fraction"
         )
-    if not 0 < keep_fraction <= 1:
-        raise ConfigError(
-            f"donod.keep_fraction must be in (0, 1], got {keep_fraction}; use "
-            "donod.keep_rows for a number of rows"
+    return None
+
+
+def _labels(key: str, labels: IntArray | None, n_rows: int) -> IntArray:
+    if labels is None or len(labels) != n_rows:
+        found = "none" if labels is None else f"{len(labels)}"
+        raise DataError(
+            f"donod.selection.{key} needs a label for each of {n_rows} rows, got "
+            f"{found}; prune again from the rows, or unset the key"
         )
-    return max(1, math.floor(keep_fraction * n_rows + 0.5))
+    return labels
+
+
+def _crowd(topics: IntArray) -> IntArray:
+    """Better rows of a row's own cluster, times the number of clusters."""
+    known = topics >= 0
+    return np.where(known, np.unique(topics[known]).size * earlier(topics), 0)
+
+
+def _fill(
+    tokens: IntArray | None,
+    shares: Shares,
+    settings: DonodConfig,
+    budget: int | None,
+) -> tuple[BoolArray, BoolArray, BoolArray]:
+    """Rows in line that are kept, those only for a floor, those a quota refuses."""
+    rows = shares.nth.size if budget is None else budget
+    must = shares.nth < np.array(shares.floors)[shares.codes]
+    while True:
+        rows = shares.within(rows)
+        full = shares.full(rows)
+        waiting = ~(must | full)
+        if tokens is None or settings.keep_tokens is None:
+            costs, most = np.ones_like(shares.nth), rows
+        else:
+            costs, most = tokens, settings.keep_tokens
+            _check_tokens(most, int(tokens[must].sum()), tokens[waiting])
+        left = most - costs[must].sum()
+        kept = must | (waiting & (np.cumsum(costs * waiting) <= left))
+        if shares.hold(kept):
+            by_rank = ~full & (np.cumsum(costs * ~full) <= most)
+            return kept, kept & ~by_rank, full
+        # Fewer rows than the quotas were taken of; their shares shrink with them.
+        rows = int(kept.sum())
+
+
+def _check_tokens(budget: int, floors: int, waiting: IntArray) -> None:
+    if floors > budget:
+        raise DataError(
+            f"donod.selection.source_floor keeps rows of {floors} trained tokens, but "
+            f"donod.keep_tokens is {budget}; lower the floor or raise the budget"
+        )
+    if not floors and waiting.size and waiting[0] > budget:
+        raise DataError(
+            f"donod.keep_tokens {budget} is less than the {waiting[0]} trained tokens "
+            "of the best row that the quotas allow; raise it"
+        )
+
+
+def _reasons(
+    kept: BoolArray,
+    for_floor: BoolArray,
+    full: BoolArray,
+    place: IntArray,
+    later: NDArray[np.number],
+) -> NDArray[np.int8]:
+    reason = np.full(kept.size, BELOW_CUT, dtype=np.int8)
+    refused = ~(kept | full)
+    cut = int(np.argmax(refused)) if refused.any() else kept.size
+    reason[:cut][full[:cut]] = QUOTA_REACHED
+    by_rank = np.flatnonzero(kept & ~for_floor)
+    if by_rank.size:
+        # Had it not fallen, it would stand before the last row that its rank keeps.
+        reason[refused & (place < later[by_rank[-1]])] = CROWDED_TOPIC
+    reason[kept] = KEPT
+    reason[for_floor] = KEPT_FOR_FLOOR
+    return reason
