@@ -3,24 +3,35 @@
 It knows nothing of models, files or how many rows will be kept.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError, ScoringError
-from axolotl_donod.pruning.donod import (
-    FloatArray,
-    crossover_learning_rate,
-    don,
-    nod,
-    reduce_sum,
-)
-from axolotl_donod.pruning.panel import Columns
+from axolotl_donod.pruning.donod import FloatArray
+from axolotl_donod.pruning.scores import Goal
+from axolotl_donod.pruning.step import Step, step_columns, step_of
+from axolotl_donod.pruning.topsis import topsis
 
-BEYOND_CROSSOVER = 10.0
+if TYPE_CHECKING:
+    # Ranking stored scores again needs no torch.
+    from axolotl_donod.pruning.calibration import Calibration
+    from axolotl_donod.pruning.panel import Columns
+
+Criteria = Mapping[str, tuple[Goal, float]]
+DEFAULT_CRITERIA: Criteria = MappingProxyType(
+    {
+        "ce": ("min", 1.0),
+        "ce_minus_entropy": ("min", 1.0),
+        "el2n": ("min", 1.0),
+        "ce_max": ("min", 1.0),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +40,18 @@ class Ranking:
 
     Attributes:
         n_tokens: (n,) trained tokens.
-        don: (n,) delta of norm; NaN on rows without finite scalars, as are the next.
+        don: (n,) delta of norm; NaN on rows without finite scalars, as is the next,
+            and everywhere if the preset needs neither and there is no step size.
         nod: (n,) norm of delta.
-        closeness: (n,) TOPSIS closeness in [0, 1]; 1 is best.
+        closeness: (n,) TOPSIS closeness in [0, 1], or the probability of not being
+            corrupted with preset `calibrated`; 1 is best, NaN where a score is.
         rank: (n,) 1 is best; rows without a closeness come last.
-        learning_rate: Step size of the probe behind don and nod.
+        learning_rate: Step size of the probe behind don and nod, NaN if none.
         crossover_median: Median crossover step size of the rows, NaN if none has one.
         crossover_q95: Step size that is beyond the crossover of 95 % of the rows.
+        preset: The preset that ranked.
+        criteria: Scores it used, each with its goal and weight; with `calibrated` the
+            size of the regression's slope at the median.
     """
 
     n_tokens: NDArray[np.int64]
@@ -46,181 +62,154 @@ class Ranking:
     learning_rate: float
     crossover_median: float
     crossover_q95: float
+    preset: str = "auto"
+    criteria: Criteria = field(default_factory=dict)
 
 
 def rank_scores(
-    columns: Columns,
+    columns: "Columns",
     config: DonodConfig,
     head_norm: float,
     training_learning_rate: float,
+    *,
+    goals: Mapping[str, Goal] | None = None,
+    calibration: "Calibration | None" = None,
 ) -> Ranking:
-    """Rank rows by DON and NOD under a configuration.
+    """Rank rows by their scores under a configuration.
 
-    A set `probe.learning_rate` is used as it is. Otherwise preset `paper` probes with
-    the training learning rate, and preset `auto` with ten times the smallest
-    crossover 2 |<W,G>| / ||G||^2 that at least 95 % of the rows with finite scalars
-    do not exceed: for those rows the part of DON that is linear in the learning rate
-    and rewards surprise is then at most a tenth of the quadratic part, so that a
-    small DON means an unstable row, not an easy one.
+    `paper` and `auto` fuse DON and NOD by TOPSIS, each at its own step size (see
+    `step_of`), and `panel` fuses the scores of `config.criteria`; `calibrated` ranks
+    by the regression's closeness.
 
     Args:
-        columns: Scalars of n rows.
+        columns: Scores of n rows.
         config: The section `donod`.
         head_norm: Frobenius norm of the output head.
         training_learning_rate: Learning rate of the training that follows.
+        goals: Names of the registered scores, with their goals.
+        calibration: What `fit_calibration` gave; needed by preset `calibrated`.
 
     Returns:
         The ranking of the n rows.
 
     Raises:
-        ScoringError: No row has finite scalars, or `auto` finds no crossover.
+        ConfigError: A criterion is no score, or the calibration is missing.
+        ScoringError: No row has finite scores, or the preset needs a step size and
+            there is none.
     """
-    inner, squared = columns["w_dot_g"], columns["g_norm_sq"]
-    if config.probe.reduction == "sum":
-        inner, squared = reduce_sum(inner, squared, columns["n_tokens"])
-    if not (np.isfinite(inner) & np.isfinite(squared)).any():
-        raise ScoringError(
-            f"none of {inner.size} rows has a finite score; check that the rows have "
-            "trained tokens and that the model gives finite logits"
+    criteria = _criteria(columns, config, goals or {}, calibration)
+    step = _step(columns, config, head_norm, training_learning_rate, criteria)
+    if config.preset == "calibrated" and calibration is not None:
+        closeness = calibration.closeness(columns)
+    else:
+        scores = {**columns, "don": step.don, "nod": step.nod}
+        closeness = topsis(
+            {name: scores[name] for name in criteria},
+            {name: weight for name, (_, weight) in criteria.items()},
+            {name: goal for name, (goal, _) in criteria.items()},
+            config.normalization,
         )
-    median, q95 = _crossover_quantiles(crossover_learning_rate(inner, squared))
-    rate = config.probe.learning_rate
-    if rate is None:
-        beyond = BEYOND_CROSSOVER * q95
-        rate = training_learning_rate if config.preset == "paper" else beyond
-    if not rate > 0:
-        raise ScoringError(
-            f"donod.preset {config.preset} found no usable probe step, got {rate}; "
-            "set donod.probe.learning_rate"
-        )
-    decay = config.probe.weight_decay
-    dons = don(inner, squared, head_norm, rate, decay)
-    nods = nod(inner, squared, head_norm, rate, decay)
-    closeness = topsis(
-        {"don": dons, "nod": nods},
-        config.weights.model_dump(),
-        config.goals.model_dump(),
-        config.normalization,
-    )
-    ranks = rank_rows(closeness)
+    if not np.isfinite(closeness).any():
+        raise _nothing_finite(closeness.size)
     return Ranking(
-        columns["n_tokens"], dons, nods, closeness, ranks, float(rate), median, q95
+        n_tokens=columns["n_tokens"],
+        don=step.don,
+        nod=step.nod,
+        closeness=closeness,
+        rank=rank_rows(closeness),
+        learning_rate=step.learning_rate,
+        crossover_median=step.crossover_median,
+        crossover_q95=step.crossover_q95,
+        preset=config.preset,
+        criteria=criteria,
     )
 
 
-def _crossover_quantiles(crossovers: FloatArray) -> tuple[float, float]:
-    finite = crossovers[np.isfinite(crossovers)]
-    if not finite.size:
-        return float("nan"), float("nan")
-    # "higher" is an element of the data, so the 95 % hold for any number of rows.
-    return float(np.median(finite)), float(np.quantile(finite, 0.95, method="higher"))
-
-
-def topsis(
-    criteria: Mapping[str, ArrayLike],
-    weights: Mapping[str, float],
-    goals: Mapping[str, str],
-    normalization: str = "vector",
-) -> FloatArray:
-    """Relative closeness to the ideal row (TOPSIS, Hwang and Yoon 1981).
-
-    Each criterion is normalised and weighted; closeness is d- / (d+ + d-), where d+
-    and d- are the Euclidean distances to the best and the worst value of every
-    criterion. A constant criterion adds nothing; if all are constant, closeness is
-    0.5. Rows that are not finite in every criterion get NaN and influence no other.
-
-    Args:
-        criteria: Name to (n,) values.
-        weights: Name to weight >= 0; only their proportions matter.
-        goals: Name to "max" or "min".
-        normalization: "vector" divides by the 2-norm, "minmax" maps the range to
-            [0, 1], "rank" maps average ranks to [0, 1].
-
-    Returns:
-        (n,) closeness, float64, 1 is best.
-
-    Raises:
-        ConfigError: An unknown name, goal or normalisation, or no positive weight.
-    """
-    _check_criteria(criteria, weights, goals, normalization)
-    names = list(criteria)
-    table = np.stack([np.asarray(criteria[name], dtype=np.float64) for name in names])
-    usable = np.isfinite(table).all(axis=0)
-    closeness = np.full(table.shape[1], np.nan)
-    if not usable.any():
-        return closeness
-    to_best = np.zeros(int(usable.sum()))
-    to_worst = np.zeros_like(to_best)
-    heaviest = max(weights[name] for name in names)
-    for name, column in zip(names, table, strict=True):
-        scaled = _NORMALIZATIONS[normalization](column[usable])
-        scaled = scaled * (weights[name] / heaviest)
-        low, high = scaled.min(), scaled.max()
-        best, worst = (high, low) if goals[name] == "max" else (low, high)
-        to_best += (scaled - best) ** 2
-        to_worst += (scaled - worst) ** 2
-    to_best, to_worst = np.sqrt(to_best), np.sqrt(to_worst)
-    total = to_best + to_worst
-    half = np.full_like(total, 0.5)
-    closeness[usable] = np.divide(to_worst, total, out=half, where=total > 0)
-    return closeness
-
-
-def _check_criteria(
-    criteria: Mapping[str, ArrayLike],
-    weights: Mapping[str, float],
-    goals: Mapping[str, str],
-    normalization: str,
-) -> None:
-    for name, given in (("weights", weights), ("goals", goals)):
-        if set(given) != set(criteria):
+def _criteria(
+    columns: "Columns",
+    config: DonodConfig,
+    goals: Mapping[str, Goal],
+    calibration: "Calibration | None",
+) -> Criteria:
+    """Scores that the preset looks at, each with goal and weight."""
+    if config.preset == "calibrated":
+        if calibration is None:
             raise ConfigError(
-                f"donod.{name} must name the criteria {sorted(criteria)}, got "
-                f"{sorted(given)}"
+                "donod.preset calibrated ranks by a regression on the audit's clones, "
+                "got none; enable donod.audit and prune again from the rows, or "
+                "choose another preset"
             )
-    for name, weight in weights.items():
-        if not 0 <= weight < np.inf:
-            raise ConfigError(f"donod.weights.{name} must be >= 0, got {weight}")
-    if not any(weight > 0 for weight in weights.values()):
-        raise ConfigError(f"donod.weights must have a positive sum, got {weights}")
-    for name, goal in goals.items():
-        if goal not in ("max", "min"):
-            raise ConfigError(f"donod.goals.{name} must be max or min, got {goal}")
-    if normalization not in _NORMALIZATIONS:
+        return {
+            name: ("min" if coefficient > 0 else "max", abs(coefficient))
+            for name, coefficient in calibration.coefficients.items()
+        }
+    if config.preset != "panel":
+        return {
+            "don": (config.goals.don, config.weights.don),
+            "nod": (config.goals.nod, config.weights.nod),
+        }
+    criteria = dict(DEFAULT_CRITERIA)
+    if config.criteria is not None:
+        criteria = {name: (c.goal, c.weight) for name, c in config.criteria.items()}
+    for name in criteria:
+        _check_stored(name, columns, goals)
+    return criteria
+
+
+def _check_stored(name: str, columns: "Columns", goals: Mapping[str, Goal]) -> None:
+    known = sorted({*columns, "don", "nod"})
+    if name == "ifd" and ("ifd" not in columns or np.isnan(columns["ifd"]).all()):
         raise ConfigError(
-            f"donod.normalization must be one of {sorted(_NORMALIZATIONS)}, got "
-            f"{normalization}"
+            "donod.criteria names ifd, which no row has; set `scoring.ifd: true` in "
+            f"section donod, or use some of {known}"
         )
+    if name in known:
+        return
+    if name in goals:
+        raise ConfigError(
+            f"donod.criteria names {name!r}, with which the rows were not scored; "
+            f"prune again from the rows, or use some of {known}"
+        )
+    raise ConfigError(
+        f"donod.criteria names {name!r}, which is no score; use some of {known}"
+    )
 
 
-def _by_vector(column: FloatArray) -> FloatArray:
-    largest = np.abs(column).max()
-    if largest == 0:
-        return column
-    # Squares of scores near 1e-170 would vanish without the first division.
-    column = column / largest
-    return np.asarray(column / np.linalg.norm(column))
+def _step(
+    columns: "Columns",
+    config: DonodConfig,
+    head_norm: float,
+    training_learning_rate: float,
+    criteria: Criteria,
+) -> Step:
+    """The step of every preset; an error only where a criterion needs it."""
+    needed = not criteria.keys().isdisjoint(("don", "nod"))
+    names = step_columns(config.probe)
+    if not set(names) <= columns.keys():
+        if needed:
+            raise ScoringError(
+                f"donod.probe with optimizer {config.probe.optimizer} and "
+                f"{config.probe.steps} steps needs the scores {' and '.join(names)}, "
+                "with which the rows were not scored; prune again from the rows"
+            )
+        nothing = np.full(columns["n_tokens"].size, np.nan)
+        return Step(nothing, nothing, *[float("nan")] * 3)
+    step = step_of(columns, config, head_norm, training_learning_rate)
+    if needed and not step.learning_rate > 0:
+        if not np.logical_and(*(np.isfinite(columns[name]) for name in names)).any():
+            raise _nothing_finite(step.don.size)
+        raise ScoringError(
+            f"donod.preset {config.preset} found no usable probe step; set "
+            "donod.probe.learning_rate"
+        )
+    return step
 
 
-def _by_minmax(column: FloatArray) -> FloatArray:
-    low, high = column.min(), column.max()
-    if low == high:
-        return np.zeros_like(column)
-    return np.asarray((column - low) / (high - low))
-
-
-def _by_rank(column: FloatArray) -> FloatArray:
-    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts) - 1
-    average = last - (counts - 1) / 2
-    return np.asarray(average[place] / max(1, column.size - 1))
-
-
-_NORMALIZATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
-    "vector": _by_vector,
-    "minmax": _by_minmax,
-    "rank": _by_rank,
-}
+def _nothing_finite(n_rows: int) -> ScoringError:
+    return ScoringError(
+        f"none of {n_rows} rows has a finite score; check that the rows have trained "
+        "tokens and that the model gives finite logits"
+    )
 
 
 def rank_rows(closeness: FloatArray) -> NDArray[np.int64]:
