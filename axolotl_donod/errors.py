@@ -17,5 +17,9 @@ class ScoringError(DonodError):
     """A score that cannot be computed for this model or these logits."""
 
 
+class AuditError(DonodError):
+    """A ranking that prefers corrupted rows more than the user allows."""
+
+
 class StageError(DonodError):
     """A stage of the chain that cannot start, finish or hand over."""
