@@ -1,0 +1,114 @@
+"""The end of a pruning report: rows to read, settings, versions, as tables and texts.
+
+It knows nothing of files or of how a page is written.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.pruning.report.document import (
+    Block,
+    Example,
+    Heading,
+    Paragraph,
+    Section,
+    Table,
+    number,
+)
+from axolotl_donod.pruning.report.examples import harmless, pick_rows
+from axolotl_donod.pruning.report.record import Record
+from axolotl_donod.pruning.report.tallies import UNKNOWN
+from axolotl_donod.pruning.selection import BELOW_CUT, KEPT, REASONS
+
+Texts = Callable[[Sequence[int]], Sequence[str]]
+
+
+def example_section(record: Record, texts: Texts | None, count: int) -> Section:
+    """Rows at both ends of the ranking and around the cut, with their texts.
+
+    Args:
+        record: What the run left behind.
+        texts: Gives the decoded texts of rows by index; None leaves them out.
+        count: Most rows of each group.
+    """
+    scored = np.isfinite(record.column("closeness")) & (record.n_tokens > 0)
+    codes, reasons = record.codes("reason")
+    by_cut = [
+        reasons.index(r) for r in (REASONS[KEPT], REASONS[BELOW_CUT]) if r in reasons
+    ]
+    groups = pick_rows(record.rank, record.kept, scored, np.isin(codes, by_cut), count)
+    wanted = sorted({int(row) for rows in groups.values() for row in rows})
+    found = dict(zip(wanted, texts(wanted), strict=True)) if texts else {}
+    hint = "Row numbers count from 0."
+    if texts is None:
+        hint += (
+            " The texts are left out here; `axolotl donod report CONFIG` reads them "
+            "from the prepared data set."
+        )
+    blocks: list[Block] = [Paragraph(hint)]
+    for title, rows in groups.items():
+        if rows.size:
+            blocks.append(Heading(title))
+            blocks += [_example(record, int(row), found.get(int(row))) for row in rows]
+    return Section("Rows to read", blocks)
+
+
+def _example(record: Record, row: int, text: str | None) -> Example:
+    cells = {
+        name: record.table[name][row].as_py() for name in record.table.column_names
+    }
+    place = harmless(cells["source"] or UNKNOWN)
+    if cells["source_row"] is not None:
+        place = f"{place}, row {cells['source_row']}"
+    verdict = cells["reason"] if cells["kept"] else f"removed: {cells['reason']}"
+    remarks = [
+        f"Rank {cells['rank']:,} of {record.table.num_rows:,}, {verdict}",
+        " · ".join(f"{name} {number(cells[name])}" for name in record.scores),
+    ]
+    return Example(place, remarks, None if text is None else harmless(text))
+
+
+def settings_section(record: Record) -> Section:
+    """What was set, what it ran on and with which versions."""
+    defaults = dict(_flat(DonodConfig().model_dump(mode="json")))
+    given = dict(_flat(record.settings.model_dump(mode="json")))
+    changed = [
+        [f"donod.{key}", _shown(value), _shown(defaults.get(key))]
+        for key, value in given.items()
+        if value != defaults.get(key)
+    ]
+    criteria = [
+        [name, use["goal"], number(use["weight"])]
+        for name, use in record.manifest["criteria"].items()
+    ]
+    origin = [
+        [key, _shown(value)]
+        for part in (record.manifest["versions"], record.manifest["identity"])
+        for key, value in _flat(part)
+    ]
+    blocks: list[Block] = [
+        Table(["setting that differs from its default", "value", "default"], changed, 3)
+        if changed
+        else Paragraph("Every setting has its default value.")
+    ]
+    if criteria:
+        blocks.append(Table(["criterion", "goal", "weight"], criteria, 2))
+    blocks.append(Table(["made with", "value"], origin, 2))
+    return Section("Settings and versions", blocks)
+
+
+def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{start}{key}.")
+        else:
+            yield f"{start}{key}", value
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == {}:
+        return "unset"
+    return harmless(str(value).lower() if isinstance(value, bool) else str(value))

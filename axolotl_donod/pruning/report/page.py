@@ -1,0 +1,112 @@
+"""The report of a pruning run: takes its folder, writes HTML, Markdown and pictures.
+
+It knows nothing of models or of Axolotl; the texts of rows come through a function.
+"""
+
+from pathlib import Path
+
+from axolotl_donod.files import replacing, write_text
+from axolotl_donod.pruning.report.appendix import (
+    Texts,
+    example_section,
+    settings_section,
+)
+from axolotl_donod.pruning.report.document import Document, number, percent
+from axolotl_donod.pruning.report.record import Record, read_record
+from axolotl_donod.pruning.report.sections import (
+    audit_section,
+    bias_section,
+    budget_section,
+    correlation_section,
+    reason_section,
+    score_section,
+    step_section,
+)
+
+FOLDER, PAGE = "report", "report.html"
+
+
+def write_report(
+    folder: Path, *, texts: Texts | None = None, n_examples: int = 8
+) -> Path:
+    """Write a report of a pruning run into `folder`/report.
+
+    Same files, same bytes. Of more than 200,000 rows, distributions, correlations and
+    medians are those of a seeded sample; counts are always of all rows.
+
+    Args:
+        folder: Holds scores.parquet and manifest.json and, with an audit,
+            clones.parquet and audit.json.
+        texts: Gives the decoded texts of rows by index, in one call. None: the report
+            tells where rows lie, without their texts.
+        n_examples: Most rows shown of each kind.
+
+    Returns:
+        The HTML page; Markdown and pictures lie beside it.
+
+    Raises:
+        DataError: A file is missing, damaged or does not fit the others.
+    """
+    record = read_record(folder)
+    page = Document(
+        "What DONOD kept and why",
+        _facts(record),
+        _warnings(record),
+        [
+            audit_section(record),
+            reason_section(record),
+            budget_section(record),
+            bias_section(record),
+            score_section(record),
+            step_section(record),
+            correlation_section(record),
+            example_section(record, texts, n_examples),
+            settings_section(record),
+        ],
+    )
+    place = folder / FOLDER
+    for picture in page.pictures:
+        with replacing(place / picture.name) as partial:
+            partial.write_bytes(picture.png)
+    write_text(place / "report.md", page.markdown())
+    write_text(place / PAGE, page.html())
+    return place / PAGE
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    found, audit = record.manifest, record.audit
+    kept = found["kept"] / found["rows"]
+    tokens = found["kept_tokens"] / max(1, found["tokens"])
+    return [
+        ("Rows", f"{found['rows']:,}"),
+        ("Kept rows", f"{found['kept']:,} ({percent(kept)})"),
+        ("Kept tokens", f"{found['kept_tokens']:,} ({percent(tokens)})"),
+        ("Preset", found["preset"]),
+        ("Recommended by the audit", (audit and audit.recommended) or "none"),
+        ("Step size η", number(found["learning_rate"])),
+        ("Median crossover η*", number(found["crossover_median"])),
+    ]
+
+
+def _warnings(record: Record) -> list[str]:
+    found, settings = record.manifest, record.settings
+    warnings = list(record.audit.warnings) if record.audit else []
+    if record.audit is None:
+        warnings.append(
+            "Nothing has tested this ranking, because there is no audit: set "
+            "donod.audit.enabled: true and prune again to learn whether it prefers "
+            "corrupted rows."
+        )
+    rate, median = found["learning_rate"], found["crossover_median"]
+    rewards_surprise = found["preset"] in ("paper", "auto") and (
+        settings.goals.don == "max" and settings.weights.don > 0
+    )
+    if rewards_surprise and rate and median and rate < median:
+        warnings.append(
+            f"The step size η = {number(rate)} is below the median crossover η* = "
+            f"{number(median)}: for most rows DON then measures cross-entropy minus "
+            "entropy, and a ranking that maximises it keeps the surprising rows, "
+            "mislabelled ones among them. Set donod.probe.learning_rate above η* or "
+            "choose another preset."
+        )
+    return warnings
