@@ -8,10 +8,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "Corruption": "axolotl_donod.pruning.corruptions",
     "DonodPlugin": "axolotl_donod.plugin",
+    "Score": "axolotl_donod.pruning.scores",
     "cot_pairs": "axolotl_donod.cot",
+    "hookimpl": "axolotl_donod.hookspecs",
 }
-__all__ = ["DonodPlugin", "__version__", "cot_pairs"]
+__all__ = [
+    "Corruption",
+    "DonodPlugin",
+    "Score",
+    "__version__",
+    "cot_pairs",
+    "hookimpl",
+]
 
 
 def __getattr__(name: str) -> Any:

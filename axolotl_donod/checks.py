@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from axolotl_donod.config import AlignmentConfig, AxolotlDonodArgs, Sections
@@ -17,6 +18,21 @@ from axolotl_donod.errors import ConfigError
 
 _OTHER_MODEL = ("overrides_of_model_config", "overrides_of_model_kwargs")
 _NO_ROWS = ("streaming", "pretraining_dataset", "skip_prepare_dataset")
+
+
+def read_raw(path: Path) -> dict[str, Any]:
+    """Read a config from its YAML file.
+
+    Raises:
+        ConfigError: The file is no YAML mapping.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {error}; correct it") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} is no mapping of keys; see example_configs/")
+    return raw
 
 
 def read_sections(raw: Mapping[str, Any]) -> Sections:

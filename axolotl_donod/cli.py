@@ -2,14 +2,18 @@
 
 import importlib
 import importlib.metadata
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import click
-import yaml
 
-from axolotl_donod.checks import read_sections
-from axolotl_donod.errors import DonodError
+from axolotl_donod.checks import read_raw, read_sections
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.errors import ConfigError, DonodError
 from axolotl_donod.files import write_text
 
 # What touches Axolotl and TRL; the plugin itself imports some of it only when used.
@@ -19,6 +23,99 @@ _HOST_MODULES = ("plugin", "datasets", "aw_dpo.trainer")
 @click.group()
 def donod() -> None:
     """Prune SFT data with DONOD, align with AW-DPO, see what changed."""
+
+
+CONFIG = click.argument(
+    "config", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Show our own errors without a traceback."""
+    try:
+        yield
+    except DonodError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@donod.command()
+@CONFIG
+@click.option(
+    "--preview", is_flag=True, help="Score one batch, say what all would cost, stop."
+)
+def score(config: Path, preview: bool) -> None:
+    """Score the rows of CONFIG that have no score yet, rank and audit them."""
+    from axolotl_donod.datasets import task_of
+    from axolotl_donod.pruning.prune import estimate, prune
+
+    with _plain_errors():
+        task = task_of(config)
+        if not preview:
+            prune(task)
+            return
+        cost = estimate(task)
+    click.echo(cost.text() if cost else "All rows are scored; nothing is left to do.")
+
+
+@donod.command()
+@CONFIG
+def prune(config: Path) -> None:
+    """Rank and select again from the stored scores of CONFIG, without a model."""
+    from axolotl_donod.pruning.prune import prune_again
+
+    _log_to_terminal()
+    with _plain_errors():
+        prune_again(*_stored(config))
+
+
+@donod.command()
+@CONFIG
+def audit(config: Path) -> None:
+    """Print where the corrupted clones of CONFIG rank; fail below audit.min_auroc."""
+    from axolotl_donod.pruning.audit import audit_table, check_min_auroc
+    from axolotl_donod.pruning.prune import audit_again
+
+    with _plain_errors():
+        folder, settings, rate = _stored(config)
+        found = audit_again(folder, settings, rate)
+        click.echo(audit_table(found))
+        for warning in found.warnings:
+            click.secho(f"Warning: {warning}", fg="red", err=True)
+        check_min_auroc(found, settings)
+
+
+@donod.command()
+@CONFIG
+def report(config: Path) -> None:
+    """Write the report on CONFIG's scores, with the texts of telling rows."""
+    from axolotl_donod.datasets import task_of
+    from axolotl_donod.pruning.prune import decoder
+    from axolotl_donod.pruning.report.page import write_report
+
+    with _plain_errors():
+        task = task_of(config)
+        texts = decoder(task.rows, task.model.tokenizer())
+        click.echo(f"The report is {write_report(task.folder, texts=texts)}")
+
+
+def _stored(config: Path) -> tuple[Path, DonodConfig, float]:
+    """Folder of the scores, settings and training learning rate of a config."""
+    raw: dict[str, Any] = read_raw(config)
+    settings = read_sections(raw).donod
+    missing = [key for key in ("output_dir", "learning_rate") if raw.get(key) is None]
+    if settings is None or missing:
+        raise ConfigError(
+            f"{config} lacks {', '.join(missing) or '`donod:`'}; give the config that "
+            "the rows were scored with"
+        )
+    return Path(raw["output_dir"]) / "donod", settings, float(raw["learning_rate"])
+
+
+def _log_to_terminal() -> None:
+    """Show what our functions log; commands that load Axolotl have its logging."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("axolotl.donod").setLevel(logging.INFO)
 
 
 @donod.command()
@@ -34,10 +131,8 @@ def summary(output_dir: Path, planted: Path | None) -> None:
     """Print what a run did and write it to OUTPUT_DIR/summary.md."""
     from axolotl_donod.summary import summarize
 
-    try:
+    with _plain_errors():
         text = summarize(output_dir, planted)
-    except DonodError as error:
-        raise click.ClickException(str(error)) from error
     write_text(output_dir / "summary.md", text)
     click.echo(text)
 
@@ -91,10 +186,8 @@ def _guard_fault() -> str | None:
 def _config_fault(path: Path) -> str | None:
     from axolotl_donod.guard import PLUGIN_LINE, SECTIONS
 
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(raw, dict):
-        return f"{path} is no mapping of keys; see example_configs/"
     try:
+        raw = read_raw(path)
         sections = read_sections(raw)
     except DonodError as error:
         return f"{path}: {error}"
@@ -104,3 +197,8 @@ def _config_fault(path: Path) -> str | None:
     if "axolotl_donod.DonodPlugin" not in named:
         return f"{path} lacks the line `{PLUGIN_LINE}`"
     return None
+
+
+if __name__ == "__main__":
+    # So that torchrun and accelerate can start it: `-m axolotl_donod.cli score CONFIG`.
+    donod()

@@ -12,6 +12,8 @@ from axolotl_donod.donod_config import DonodConfig, Section
 
 SFT: Literal["sft"] = "sft"
 ALIGNMENT: Literal["alignment"] = "alignment"
+# Of a run that sets none; without a seed, scoring and resuming would not repeat.
+DEFAULT_SEED = 42
 
 
 class SegmentWeights(Section):

@@ -6,9 +6,12 @@ loaders and the folder layout, nothing of scores or losses.
 
 import logging
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+from axolotl.cli.config import load_cfg
 from axolotl.common import datasets as host
 from axolotl.loaders import load_tokenizer
 from axolotl.utils.config import normalize_config
@@ -16,9 +19,14 @@ from axolotl.utils.trainer import calculate_total_num_steps
 from transformers import set_seed
 
 from axolotl_donod.aw_dpo.weights import drop_undecided
+from axolotl_donod.checks import read_raw
+from axolotl_donod.config import DEFAULT_SEED
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.pruning.model import ScoringModel
+from axolotl_donod.errors import ConfigError
+from axolotl_donod.pruning.cost import relative_training_cost
+from axolotl_donod.pruning.model import ScoringModel, refuse_other_tokenizer
 from axolotl_donod.pruning.prune import prune
+from axolotl_donod.pruning.task import Task, TrainingPlan
 from axolotl_donod.sources import trace_sources
 
 LOG = logging.getLogger("axolotl.donod")
@@ -35,15 +43,7 @@ def load_pruned(cfg: Any) -> host.TrainDatasetMeta:
     """Load the SFT rows as Axolotl does, and keep those that DONOD selects."""
     own_counts = {key: cfg.get(key) for key in _COUNTS}
     meta = host.load_datasets(cfg=cfg)
-    settings = DonodConfig.model_validate(cfg.donod.to_dict())
-    kept = prune(
-        meta.train_dataset,
-        settings,
-        folder=donod_folder(cfg),
-        model=_scoring_model(cfg, settings),
-        training_learning_rate=float(cfg.learning_rate),
-        trace=lambda: trace_sources(cfg),
-    )
+    kept = prune(pruning_task(cfg, meta.train_dataset))
     meta.train_dataset = meta.train_dataset.select(kept).flatten_indices()
     if meta.total_num_steps is not None and meta.total_num_steps >= 0:
         # Axolotl has set these for all rows; the user's own values stay.
@@ -54,6 +54,50 @@ def load_pruned(cfg: Any) -> host.TrainDatasetMeta:
         steps = calculate_total_num_steps(cfg, meta.train_dataset)
         meta.total_num_steps = min(steps, cfg.max_steps or steps)
     return meta
+
+
+def task_of(path: Path) -> Task:
+    """Load what a config prunes, as its SFT stage would.
+
+    Args:
+        path: YAML file of an Axolotl config with a `donod` section.
+
+    Raises:
+        ConfigError: The config is not one, or has no `donod` section.
+    """
+    raw = read_raw(path)
+    # With it, the plugin would act on the chain's first unfinished stage.
+    raw.pop("alignment", None)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.name
+        plain.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+        cfg = load_cfg(plain)
+    if not cfg.donod:
+        raise ConfigError(f"{path} has no `donod:` section; add one, see the README")
+    cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
+    return pruning_task(cfg, host.load_datasets(cfg=cfg).train_dataset)
+
+
+def pruning_task(cfg: Any, rows: Any) -> Task:
+    """Describe the pruning of prepared rows that a config asks for."""
+    settings = DonodConfig.model_validate(cfg.donod.to_dict())
+    return Task(
+        rows=rows,
+        settings=settings,
+        folder=donod_folder(cfg),
+        model=_scoring_model(cfg, settings),
+        training=TrainingPlan(
+            learning_rate=float(cfg.learning_rate),
+            epochs=float(cfg.num_epochs or 1),
+            fixed_steps=bool(cfg.max_steps),
+            cost=relative_training_cost(
+                adapter=bool(cfg.adapter),
+                gradient_checkpointing=bool(cfg.gradient_checkpointing),
+            ),
+            sequence_len=int(cfg.sequence_len),
+        ),
+        trace=lambda: trace_sources(cfg),
+    )
 
 
 def load_pairs(cfg: Any) -> host.TrainDatasetMeta:
@@ -100,19 +144,34 @@ def _decided(pairs: Any, name: str) -> Any:
 def _scoring_model(cfg: Any, settings: DonodConfig) -> ScoringModel:
     dtypes = {"float32", "bfloat16", "float16"}
     dtype = str(cfg.torch_dtype).removeprefix("torch.")
-    if settings.scoring.dtype != "auto":
-        dtype = settings.scoring.dtype
+    scoring = settings.scoring
+    if scoring.dtype != "auto":
+        dtype = scoring.dtype
+    other = scoring.base_model
+    trust = bool(cfg.trust_remote_code)
+    if other is not None:
+        refuse_other_tokenizer(other, load_tokenizer(cfg), trust_remote_code=trust)
     return ScoringModel(
-        name=cfg.base_model,
-        revision=cfg.revision_of_model,
-        adapter=cfg.lora_model_dir,
+        name=other or cfg.base_model,
+        revision=None if other else cfg.revision_of_model,
+        adapter=None if other else cfg.lora_model_dir,
         dtype=dtype if dtype in dtypes else "float32",
         attn_implementation=_attention(cfg),
-        trust_remote_code=bool(cfg.trust_remote_code),
+        trust_remote_code=trust,
         tokenizer=lambda: load_tokenizer(cfg),
         local_rank=int(cfg.local_rank or 0),
         seed=int(cfg.seed),
+        quantization=_quantization(cfg, settings),
     )
+
+
+def _quantization(cfg: Any, settings: DonodConfig) -> str:
+    chosen = settings.scoring.quantization
+    if chosen != "auto":
+        return chosen
+    if cfg.load_in_4bit or cfg.load_in_8bit:
+        return "4bit" if cfg.load_in_4bit else "8bit"
+    return "none"
 
 
 def _attention(cfg: Any) -> str:

@@ -220,11 +220,12 @@ class DonodConfig(Section):
         description="Trained tokens to keep, instead of a share of the rows.",
     )
     preset: Literal["paper", "auto", "panel", "calibrated"] = Field(
-        default="auto",
-        description="`paper`: probe with the training learning rate. `auto`: probe "
-        "with ten times the 95 % quantile of the rows' crossover learning rates. "
-        "`panel`: TOPSIS over `criteria`. `calibrated`: a regression on the panel, "
-        "fitted to tell the audit's corrupted clones from the rows.",
+        default="calibrated",
+        description="`calibrated`: a regression on all scores, fitted to tell the "
+        "audit's corrupted clones from the rows. `panel`: TOPSIS over `criteria`; the "
+        "default with `criteria` or without an audit. `auto`: DON and NOD at ten times "
+        "the 95 % quantile of the rows' crossover learning rates. `paper`: DON and NOD "
+        "at the training learning rate.",
     )
     normalization: Literal["vector", "minmax", "rank"] = Field(
         default="vector", description="How TOPSIS scales each criterion."
@@ -240,7 +241,7 @@ class DonodConfig(Section):
     criteria: dict[str, Criterion] | None = Field(
         default=None,
         description="Scores that preset `panel` fuses, each with `goal` and `weight`. "
-        "Unset: those that measured best.",
+        "Unset: ce, ce_minus_entropy, el2n and ce_max, low is good.",
     )
     probe: ProbeConfig = Field(
         default_factory=ProbeConfig, description="The step that DON and NOD measure."
@@ -256,6 +257,23 @@ class DonodConfig(Section):
         default_factory=SelectionConfig,
         description="What else decides beside the rank.",
     )
+    report: bool = Field(
+        default=True,
+        description="Write an HTML and a Markdown report with pictures beside the "
+        "scores; `axolotl donod report CONFIG` writes it later.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_default(cls, values: Any) -> Any:
+        """Without clones to learn from, or with criteria to fuse, it is `panel`."""
+        if not isinstance(values, dict) or values.get("preset") is not None:
+            return values
+        audit = values.get("audit")
+        unaudited = isinstance(audit, dict) and audit.get("enabled") is False
+        if unaudited or values.get("criteria") is not None:
+            return {**values, "preset": "panel"}
+        return {key: value for key, value in values.items() if key != "preset"}
 
     @model_validator(mode="before")
     @classmethod

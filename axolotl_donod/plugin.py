@@ -26,10 +26,8 @@ from axolotl_donod.aw_dpo.args import (
     training_args,
 )
 from axolotl_donod.checks import check_overrides, naming_the_section, read_sections
-from axolotl_donod.config import SFT, StageInfo
+from axolotl_donod.config import DEFAULT_SEED, SFT, StageInfo
 from axolotl_donod.markers import plain
-
-DEFAULT_SEED = 42
 
 
 class DonodPlugin(BasePlugin):  # type: ignore[misc]

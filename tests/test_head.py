@@ -1,21 +1,10 @@
-"""Body plus head is the model, and models for which it is not are refused."""
+"""Body plus head is the model for every kind of head; others are refused."""
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import nn
+from peft import PeftModel
+from torch.nn import functional as F
 from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GraniteConfig,
-    GraniteForCausalLM,
-    LlamaForCausalLM,
-    PhiConfig,
-    PhiForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -23,52 +12,18 @@ from transformers import (
 from axolotl_donod.errors import ScoringError
 from axolotl_donod.pruning import head as head_module
 from axolotl_donod.pruning.head import (
-    check_head,
     exact_matmul,
     head_logits,
     hidden_states,
     output_head,
 )
+from axolotl_donod.pruning.head_check import check_head
+from axolotl_donod.pruning.panel import row_scalars
+from tests.head_models import MODELS, biased_model, gemma2, granite, lora_model
 from tests.tiny import tiny_model
 
 IDS = torch.tensor([[5, 9, 200, 31, 7, 8], [3, 1, 4, 0, 0, 0]])
 MASK = torch.tensor([[1] * 6, [1, 1, 1, 0, 0, 0]])
-SMALL = {
-    "vocab_size": 256,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-}
-
-
-def biased_model():
-    torch.manual_seed(0)
-    model = PhiForCausalLM(PhiConfig(**SMALL)).eval()
-    nn.init.normal_(model.lm_head.bias)
-    return model
-
-
-def lora_model():
-    settings = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    return get_peft_model(tiny_model(), settings).eval()
-
-
-def gpt2_model():
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=256, n_embd=32, n_layer=1, n_head=2, n_positions=64)
-    return GPT2LMHeadModel(config).eval()
-
-
-MODELS = {
-    "tied": tiny_model,
-    "untied": lambda: tiny_model(tied=False),
-    "biased": biased_model,
-    "lora": lora_model,
-    "gpt2": gpt2_model,
-}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -81,6 +36,51 @@ def test_body_and_head_reproduce_the_logits(name):
     own = model(input_ids=IDS, attention_mask=MASK).logits[MASK.bool()]
     torch.testing.assert_close(ours, own, rtol=1e-5, atol=1e-5)
     check_head(model, head, IDS[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "cap"),
+    [
+        ("tied", 1, None),
+        ("gemma2", 1, 3),
+        ("recurrent gemma", 1, 2),
+        ("falcon h1", 0.3, None),
+        ("granite", 1 / 8, None),
+        ("hyperclovax", 0.25, None),
+        ("cohere", 0.0625, None),
+    ],
+)
+def test_scale_and_cap_are_read_from_the_configuration(name, scale, cap):
+    head = output_head(MODELS[name]())
+    assert (head.scale, head.soft_cap) == (scale, cap)
+    assert output_head(gemma2(cap=None)).soft_cap is None
+    assert output_head(granite(scaling=1.0)).scale == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scalars_are_those_of_the_gradient_by_the_models_own_head(name):
+    """Through the whole model in float64, the head untied by a second leaf."""
+    model = MODELS[name]().double()
+    module = model.get_base_model() if isinstance(model, PeftModel) else model
+    module = module.get_output_embeddings()
+    module = getattr(module, "modules_to_save", {"default": module})["default"]
+    head = output_head(model)
+    with torch.inference_mode():
+        scalars = row_scalars(
+            head, hidden_states(model, IDS[:1], MASK[:1])[0, :-1], IDS[0, 1:]
+        )
+    weight = head.weight.clone().requires_grad_()
+    handle = module.register_forward_hook(
+        lambda module, given, result: F.linear(given[0], weight, module.bias)
+    )
+    logits = model(input_ids=IDS[:1]).logits[0, :-1]
+    handle.remove()
+    loss = F.cross_entropy(logits.double(), IDS[0, 1:])
+    (gradient,) = torch.autograd.grad(loss, weight)
+    assert scalars.ce == pytest.approx(loss.item(), rel=1e-7)
+    inner = float((head.weight * gradient).sum())
+    assert scalars.w_dot_g == pytest.approx(inner, rel=1e-7)
+    assert scalars.g_norm_sq == pytest.approx(float(gradient.square().sum()), rel=1e-7)
 
 
 def test_lora_changes_the_hidden_states_that_are_scored():
@@ -118,106 +118,15 @@ def test_half_precision_head_is_applied_in_float32(monkeypatch):
         check_head(model, head, IDS[0])
 
 
-def gemma2():
-    return Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=16))
-
-
-def granite():
-    return GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=8.0))
-
-
-def cohere():
-    return CohereForCausalLM(CohereConfig(**SMALL, logit_scale=0.0625))
-
-
 def t5():
     return T5ForConditionalGeneration(
         T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     )
 
 
-@pytest.mark.parametrize(
-    ("build", "words"),
-    [
-        (gemma2, ["Gemma2ForCausalLM", "final_logit_softcapping is 30"]),
-        (granite, ["GraniteForCausalLM", "logits_scaling is 8"]),
-        (cohere, ["CohereForCausalLM", "logit_scale is 0.0625"]),
-        (t5, ["T5ForConditionalGeneration", "is_encoder_decoder"]),
-    ],
-)
-def test_refuses_models_whose_logits_are_not_a_plain_head(build, words):
-    with pytest.raises(ScoringError) as caught:
-        output_head(build())
-    assert all(word in str(caught.value) for word in words)
-
-
-def test_accepts_a_logit_scale_of_one():
-    config = GraniteConfig(**SMALL, logits_scaling=1.0)
-    model = GraniteForCausalLM(config).eval()
-    with torch.inference_mode():
-        check_head(model, output_head(model), IDS[0])
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"target_modules": ["lm_head"]}, {"modules_to_save": ["lm_head"]}],
-)
-def test_refuses_a_head_adapted_by_peft(settings):
-    settings = {"target_modules": ["q_proj"]} | settings
-    model = get_peft_model(tiny_model(tied=False), LoraConfig(r=2, **settings))
-    with pytest.raises(ScoringError, match=r"LlamaForCausalLM\.lm_head is adapted"):
-        output_head(model)
-
-
-def test_refuses_a_head_that_is_not_linear_or_not_floating_point():
-    model = tiny_model(tied=False)
-    model.lm_head.weight = nn.Parameter(
-        model.lm_head.weight.to(torch.int8), requires_grad=False
-    )
-    with pytest.raises(ScoringError, match=r"lm_head\.weight is torch\.int8"):
-        output_head(model)
-    model.lm_head = nn.Sequential(nn.Linear(32, 400))
-    with pytest.raises(ScoringError, match="lm_head is Sequential"):
-        output_head(model)
-
-
-class ScaledLlama(LlamaForCausalLM):
-    """An architecture whose configuration does not tell that it scales logits."""
-
-    factor = 0.9
-
-    def forward(self, *args, **kwargs):
-        output = super().forward(*args, **kwargs)
-        output.logits = output.logits * self.factor
-        return output
-
-
-class ShortLlama(LlamaForCausalLM):
-    """An architecture that returns the last position only."""
-
-    def forward(self, *args, **kwargs):
-        output = super().forward(*args, **kwargs)
-        output.logits = output.logits[:, -1:]
-        return output
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_check_finds_an_unknown_transformation(dtype):
-    model = ScaledLlama(tiny_model().config).to(dtype).eval()
-    with torch.inference_mode():
-        with pytest.raises(ScoringError, match=r"ScaledLlama\.logits differ"):
-            check_head(model, output_head(model), IDS[0])
-        model.factor = 1.0
-        check_head(model, output_head(model), IDS[0])
-
-
-def test_check_finds_logits_of_another_shape():
-    model = ShortLlama(tiny_model().config).eval()
-    with (
-        torch.inference_mode(),
-        pytest.raises(ScoringError, match=r"ShortLlama\.logits has shape \(1, 400\)"),
-    ):
-        check_head(model, output_head(model), IDS[0])
+def test_refuses_an_encoder_decoder():
+    with pytest.raises(ScoringError, match=r"T5ForConditional.*is_encoder_decoder"):
+        output_head(t5())
 
 
 def test_refuses_a_model_without_a_separate_body():

@@ -21,6 +21,7 @@ pruning.rows
 pruning.scorer
 pruning.table
 pruning.ranking
+pruning.shares
 pruning.selection
 pruning.model
 pruning.prune

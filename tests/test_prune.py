@@ -2,58 +2,33 @@
 
 import json
 import logging
+import math
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file, save_file
 
-from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.errors import DataError
+from axolotl_donod.errors import AuditError, ConfigError, DataError, ScoringError
+from axolotl_donod.pruning.engine import Ranks
 from axolotl_donod.pruning.head import output_head
-from axolotl_donod.pruning.model import ScoringModel
-from axolotl_donod.pruning.prune import prune
-from axolotl_donod.pruning.table import read_manifest, read_scores, row_hash
-from tests.tiny import tiny_tokenizer
+from axolotl_donod.pruning.prune import audit_again, estimate, prune, prune_again
+from axolotl_donod.pruning.table import (
+    read_clones,
+    read_manifest,
+    read_scores,
+    row_hash,
+)
+from tests.pruning_cases import make_rows, make_task, scoring_model
 
 
 @pytest.fixture
 def model(tiny_model_dir, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model_dir, folder)
-    return ScoringModel(
-        name=str(folder),
-        revision=None,
-        adapter=None,
-        dtype="float32",
-        attn_implementation="sdpa",
-        trust_remote_code=False,
-        tokenizer=tiny_tokenizer,
-        local_rank=0,
-        seed=42,
-    )
-
-
-def make_rows(count=12, masked=()):
-    draw = np.random.default_rng(0)
-    ids = [draw.integers(3, 400, size=6 + index % 5).tolist() for index in range(count)]
-    labels = [[-100, -100, *row[2:]] for row in ids]
-    for index in masked:
-        labels[index] = [-100] * len(labels[index])
-    return Dataset.from_dict({"input_ids": ids, "labels": labels})
-
-
-def run(rows, model, folder, trace=dict, **settings):
-    return prune(
-        rows,
-        DonodConfig(**settings),
-        folder=folder,
-        model=model,
-        training_learning_rate=1e-3,
-        trace=trace,
-    )
+    return scoring_model(folder)
 
 
 @pytest.fixture
@@ -62,11 +37,31 @@ def log(caplog):
     return caplog
 
 
+def run(rows, model, folder, **settings):
+    return prune(make_task(rows, folder, model, **settings))
+
+
+def files(folder):
+    """Name and content of all that a decision leaves, but for measured times."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file() and path.name not in (".lock", "cost.json")
+    }
+
+
+def change_a_weight(model):
+    weights = load_file(f"{model.name}/model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"
+    weights[name] = weights[name] + torch.eye(*weights[name].shape) * 0.5
+    save_file(weights, f"{model.name}/model.safetensors", metadata={"format": "pt"})
+
+
 def test_records_every_row_and_how_it_was_ranked(model, tmp_path, log):
     rows = make_rows(masked=[3])
     hashes = [row_hash(row["input_ids"], row["labels"]) for row in rows]
     sources = {hashes[5]: ("file.jsonl", 17)}
-    kept = run(rows, model, tmp_path / "donod", lambda: sources, keep_fraction=0.5)
+    kept = run(rows, model, tmp_path / "donod", trace=lambda: sources, keep_rows=6)
     table = read_scores(tmp_path / "donod/scores.parquet")
     manifest = read_manifest(tmp_path / "donod/manifest.json")
     assert kept.tolist() == np.flatnonzero(table["kept"]).tolist()
@@ -83,7 +78,7 @@ def test_records_every_row_and_how_it_was_ranked(model, tmp_path, log):
         "no trained tokens": 1,
         "rank below the cut": 5,
     }
-    assert "scoring 12 rows" in log.text
+    assert "scoring 11 rows" in log.text
 
 
 def test_another_budget_or_preset_reuses_the_scores(model, tmp_path, log):
@@ -93,29 +88,40 @@ def test_another_budget_or_preset_reuses_the_scores(model, tmp_path, log):
     log.clear()
     kept = run(rows, model, folder, keep_rows=4, preset="paper")
     second = read_scores(folder / "scores.parquet")
-    assert "scoring 12 rows" not in log.text
-    assert "reusing the scores of 12 rows" in log.text
+    assert "scoring" not in log.text
     assert len(kept) == 4
     assert second["g_norm_sq"].tolist() == first["g_norm_sq"].tolist()
     assert second["nod"].tolist() != first["nod"].tolist()  # another probe step
 
 
 def test_the_same_run_writes_the_same_bytes(model, tmp_path):
+    rows, audited = make_rows(), {"audit": {"min_rows": 6}}
+    run(rows, model, tmp_path / "one", **audited)
+    first = files(tmp_path / "one")
+    run(rows, model, tmp_path / "one", **audited)
+    run(rows, model, tmp_path / "two", **audited)
+    assert first == files(tmp_path / "one") == files(tmp_path / "two")
+    assert {"scores.parquet", "clones.parquet", "audit.json"} < set(first)
+
+
+def test_only_new_and_changed_rows_are_scored(model, tmp_path, log):
     rows, folder = make_rows(), tmp_path / "donod"
     run(rows, model, folder)
-    before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
-    run(rows, model, folder)
-    assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
+    before = read_scores(folder / "scores.parquet")
+    log.clear()
+    more = concatenate_datasets([make_rows(2, seed=9), rows.select(range(1, 12))])
+    run(more, model, folder)
+    after = read_scores(folder / "scores.parquet")
+    assert "scoring 2 rows" in log.text
+    assert after["ce"][2:].tolist() == before["ce"][1:].tolist()
+    assert np.isfinite(after["ce"]).all()
 
 
 def test_changed_weights_are_scored_again(model, tmp_path, log):
     rows, folder = make_rows(), tmp_path / "donod"
     run(rows, model, folder)
     first = read_scores(folder / "scores.parquet")
-    weights = load_file(f"{model.name}/model.safetensors")
-    name = "model.layers.0.mlp.down_proj.weight"
-    weights[name] = weights[name] + torch.eye(*weights[name].shape) * 0.5
-    save_file(weights, f"{model.name}/model.safetensors", metadata={"format": "pt"})
+    change_a_weight(model)
     log.clear()
     run(rows, model, folder)
     assert "scoring 12 rows" in log.text
@@ -123,35 +129,79 @@ def test_changed_weights_are_scored_again(model, tmp_path, log):
     assert second["ce"].tolist() != first["ce"].tolist()
 
 
+def test_runs_that_share_a_cache_never_take_another_models_scores(
+    model, tiny_model_dir, tmp_path, log
+):
+    rows, cache = make_rows(), {"scoring": {"cache_path": str(tmp_path / "cache")}}
+    run(rows, model, tmp_path / "one", **cache)
+    own = read_scores(tmp_path / "one/scores.parquet")["ce"].tolist()
+    change_a_weight(model)
+    log.clear()
+    run(rows, model, tmp_path / "two", **cache)
+    assert read_scores(tmp_path / "two/scores.parquet")["ce"].tolist() != own
+    log.clear()
+    run(rows, scoring_model(tiny_model_dir), tmp_path / "three", **cache)
+    assert "scoring" not in log.text
+    assert read_scores(tmp_path / "three/scores.parquet")["ce"].tolist() == own
+
+
 @pytest.mark.parametrize("file", ["scores.parquet", "manifest.json"])
-def test_a_damaged_file_is_named_and_made_again(file, model, tmp_path, log):
+def test_a_damaged_file_is_made_again(file, model, tmp_path, log):
     rows, folder = make_rows(), tmp_path / "donod"
     run(rows, model, folder)
-    good = (folder / file).read_bytes()
-    (folder / file).write_bytes(good[: len(good) // 2])
+    good = files(folder)
+    (folder / file).write_bytes(good[file][: len(good[file]) // 2])
     log.clear()
     run(rows, model, folder)
-    assert f"scoring again: {folder / file}" in log.text
-    restored = (folder / file).read_bytes()
-    if file == "scores.parquet":
-        assert restored == good
-    else:  # all but the time it took
-        now, then = json.loads(restored), json.loads(good)
-        for manifest in (now, then):
-            del manifest["identity"]["scoring_seconds"]
-        assert now == then
+    assert files(folder) == good
+    assert "scoring" not in log.text
+    assert (f"{folder / file}" in log.text) == (file == "scores.parquet")
 
 
-def test_scores_never_stand_beside_another_models_manifest(model, tmp_path, log):
-    """A kill between the two files must not let old identity vouch for new scores."""
+def test_a_corrupt_shard_is_set_aside_and_its_rows_scored_again(model, tmp_path, log):
     rows, folder = make_rows(), tmp_path / "donod"
-    run(rows, model, folder)
-    old_manifest = (folder / "manifest.json").read_bytes()
-    (folder / "manifest.json").unlink()  # what a kill in between leaves
+    run(rows, model, folder, scoring={"batch_tokens": 128})
+    good = files(folder)
+    shards = sorted((folder / "shards").rglob("*.parquet"))
+    assert len(shards) > 2
+    content = bytearray(shards[1].read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    shards[1].write_bytes(content)
+    (folder / "manifest.json").unlink()
     log.clear()
-    run(rows, model, folder)
-    assert "scoring 12 rows" in log.text
-    assert json.loads(old_manifest)["kept"] == 4  # 0.3 of 12, rounded
+    run(rows, model, folder, scoring={"batch_tokens": 128})
+    assert files(folder) == good
+    assert str(shards[1]) in log.text
+    assert shards[1].with_name(f"{shards[1].name}.corrupt").is_file()
+
+
+def test_rows_of_nan_logits_are_named_and_never_kept(model, tmp_path, log):
+    rows, tokenizer = make_rows(), model.tokenizer()
+    spoiled = sorted({*range(400)} - {i for row in rows for i in row["input_ids"]})[7]
+    weights = load_file(f"{model.name}/model.safetensors")
+    weights["model.embed_tokens.weight"][spoiled] = math.nan
+    save_file(weights, f"{model.name}/model.safetensors", metadata={"format": "pt"})
+    bad = rows[2]
+    bad["input_ids"][1] = spoiled
+    assert len(tokenizer) > spoiled
+    rows = Dataset.from_list([*rows.select(range(2)), bad, *rows.select(range(3, 12))])
+    trace = {row_hash(bad["input_ids"], bad["labels"]): ("data.jsonl", 71)}
+    # The spoiled row of the tied head makes every row's logits NaN but one token's.
+    with pytest.raises(ScoringError, match="none of 12 rows has a finite score"):
+        run(rows, model, tmp_path / "tied", trace=lambda: trace)
+    assert "prepared row 2 (data.jsonl, row 71)" in log.text
+
+
+def test_rows_without_any_label_say_so(model, tmp_path):
+    with pytest.raises(ScoringError, match=r"none of 3 rows .* all labels are masked"):
+        run(make_rows(3, masked=range(3)), model, tmp_path / "donod")
+
+
+def test_equal_rows_are_scored_once_and_keep_their_order(model, tmp_path, log):
+    rows = concatenate_datasets([make_rows(1)] * 5)
+    kept = run(rows, model, tmp_path / "donod", keep_rows=3)
+    assert kept.tolist() == [0, 1, 2]
+    assert "scoring 1 rows" in log.text
 
 
 def test_more_rows_than_there_are_is_an_error(model, tmp_path):
@@ -161,4 +211,115 @@ def test_more_rows_than_there_are_is_an_error(model, tmp_path):
 
 def test_no_rows_is_an_error(model, tmp_path):
     with pytest.raises(DataError, match="no training rows"):
-        run(make_rows(0), model, tmp_path / "donod")
+        run(make_rows().select([]), model, tmp_path / "donod")
+
+
+def test_the_audit_leaves_the_rows_as_they_rank_without_it(model, tmp_path):
+    rows = make_rows()
+    kept = run(rows, model, tmp_path / "with", audit={"min_rows": 12})
+    assert run(rows, model, tmp_path / "without").tolist() == kept.tolist()
+    clones = read_clones(tmp_path / "with/clones.parquet")
+    table = read_scores(tmp_path / "with/scores.parquet")
+    assert clones["row_hash"].size == 12
+    assert not set(clones["row_hash"]) & set(table["row_hash"])
+    assert table["rank"].size == len(rows)
+    audit = json.loads((tmp_path / "with/audit.json").read_text())
+    assert audit["clones"] == 12
+    assert not (tmp_path / "without/audit.json").exists()
+
+
+def test_an_audit_below_its_floor_stops_before_anything_is_decided(model, tmp_path):
+    """A random model cannot reach an AUROC of one."""
+    audit, folder = {"min_rows": 12, "min_auroc": 1.0}, tmp_path / "donod"
+    with pytest.raises(AuditError, match=r"donod.audit.min_auroc"):
+        run(make_rows(), model, folder, audit=audit)
+    assert not (folder / "manifest.json").exists()
+
+
+def test_ranking_again_needs_no_model_and_decides_as_a_run_does(model, tmp_path):
+    rows, audit = make_rows(20), {"min_rows": 12}
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(rows, model, one, audit=audit)
+    shutil.copytree(one, two)
+    wanted = {"preset": "paper", "keep_rows": 5, "audit": audit}
+    kept = run(rows, model, one, **wanted)
+    settings = make_task(rows, two, model, **wanted).settings
+    shutil.rmtree(model.name)
+    decision = prune_again(two, settings, 1e-3)
+    assert np.flatnonzero(decision.selection.kept).tolist() == kept.tolist()
+    assert files(one) == files(two)
+    assert audit_again(two, settings, 1e-3) == decision.audit
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"scoring": {"ifd": True}}, "donod.scoring.ifd was False"),
+        ({"probe": {"optimizer": "adam"}}, "donod.probe was"),
+        ({"selection": {"near_duplicates": 0.8}}, "near_duplicates was None"),
+        ({"audit": {"min_rows": 7}}, "donod.audit was"),
+    ],
+)
+def test_settings_that_need_the_rows_again_say_so(settings, words, model, tmp_path):
+    rows = make_rows()
+    run(rows, model, tmp_path)
+    task = make_task(rows, tmp_path, model, **settings)
+    with pytest.raises(ConfigError, match=rf"{words}.*axolotl donod score"):
+        prune_again(tmp_path, task.settings, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        {"optimizer": "adam"},
+        {"steps": 3, "learning_rate": 0.01, "weight_decay": 0.1},
+    ],
+    ids=["adam", "three steps"],
+)
+def test_a_probe_without_a_closed_form_ranks_by_its_own_step(probe, model, tmp_path):
+    rows = make_rows()
+    settings = {"preset": "paper", "probe": {"learning_rate": 0.01} | probe}
+    run(rows, model, tmp_path / "own", **settings)
+    own = read_scores(tmp_path / "own/scores.parquet")
+    run(rows, model, tmp_path / "sgd", preset="paper", probe={"learning_rate": 0.01})
+    sgd = read_scores(tmp_path / "sgd/scores.parquet")
+    assert np.isfinite(own["step_norm_sq"]).all()
+    assert np.isfinite(own["nod"]).all()
+    assert not np.allclose(own["nod"], sgd["nod"], rtol=0.05)
+
+
+def test_an_estimate_scores_one_batch_and_keeps_it(model, tmp_path, log):
+    task = make_task(make_rows(), tmp_path, model, scoring={"batch_tokens": 128})
+    cost = estimate(task)
+    assert cost.scoring_seconds > 0
+    assert cost.training_seconds_kept < cost.training_seconds_all
+    log.clear()
+    prune(task)
+    assert "scoring 12 rows" not in log.text
+    assert "scoring" in log.text
+    assert estimate(task) is None
+
+
+def test_a_long_row_for_the_models_context_is_named(model, tmp_path, log):
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    config["max_position_embeddings"] = 20
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    run(make_rows(), model, tmp_path / "donod")
+    assert "12 rows are longer than the 20 tokens" in log.text
+    assert "max_position_embeddings" in log.text
+
+
+def test_the_cache_folder_must_be_writable(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    scoring = {"cache_path": str(tmp_path / "file" / "cache")}
+    with pytest.raises(DataError, match=r"cannot write to .*donod.scoring.cache_path"):
+        run(make_rows(), model, tmp_path / "donod", scoring=scoring)
+
+
+def test_ranks_are_those_of_the_launcher(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert Ranks.from_environment() == Ranks(0, 1)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert Ranks.from_environment() == Ranks(3, 8)

@@ -1,290 +1,202 @@
-"""Scored rows against real training steps of whole models, and under any batching."""
-
-import copy
+"""Columns of the scorer: names, types, the second pass, steps and plugins' scores."""
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from torch.nn import functional as F
-from transformers import LlamaForCausalLM
 
-from axolotl_donod.errors import DataError, ScoringError
-from axolotl_donod.pruning import scorer
-from axolotl_donod.pruning.donod import don, nod, reduce_sum
-from axolotl_donod.pruning.head import output_head
-from axolotl_donod.pruning.panel import PANEL
-from axolotl_donod.pruning.rows import batches as plan_batches
-from axolotl_donod.pruning.scorer import score_rows
-from tests.test_head import ScaledLlama, biased_model, lora_model
+from axolotl_donod.donod_config import ProbeConfig
+from axolotl_donod.errors import ScoringError
+from axolotl_donod.pruning.head import hidden_states, output_head
+from axolotl_donod.pruning.probes import adam_step, sgd_steps
+from axolotl_donod.pruning.rows import read
+from axolotl_donod.pruning.scorer import Scorer
+from axolotl_donod.pruning.scores import Score, register_scores
+from tests.head_models import gemma2
+from tests.test_score_rows import make_rows, score, untied_copy
 from tests.tiny import tiny_model
 
-FLOATS = [name for name in PANEL if name != "n_tokens"]
+
+def as_rows(rows):
+    return [read(rows, index) for index in range(len(rows))]
 
 
-def make_rows(n_rows=9, *, vocabulary=400, seed=0):
-    """Rows of 4 to 60 tokens: a prompt, an answer, a hole and an untrained tail."""
-    generator = np.random.default_rng(seed)
-    rows = []
-    for length in generator.integers(4, 60, n_rows):
-        ids = generator.integers(3, vocabulary, length)
-        labels = ids.copy()
-        labels[: length // 3] = -100
-        labels[length // 2] = -100
-        if length > 20:
-            labels[-3:] = -100
-        rows.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
-    return rows
+def made(model, scores=None, **options):
+    scores = register_scores() if scores is None else scores
+    return Scorer(model, scores, pad_token_id=0, **options)
 
 
-def score(model, rows, batch_tokens=128, **options):
-    settings = {"pad_token_id": 0, "progress": False} | options
-    return score_rows(model, rows, batch_tokens=batch_tokens, **settings)
-
-
-def untied_copy(model):
-    """The same function with a head of its own, as the formulas assume."""
-    if not getattr(model.config, "tie_word_embeddings", False):
-        return copy.deepcopy(model)
-    config = copy.deepcopy(model.config)
-    config.tie_word_embeddings = False
-    untied = LlamaForCausalLM(config).to(model.dtype).eval()
-    state = model.state_dict()
-    state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
-    untied.load_state_dict(state)
-    return untied
-
-
-def real_step(model, row, reduction, learning_rate, weight_decay):
-    """DON and NOD of one SGD step on the head through the whole model."""
-    model = untied_copy(model).double()
-    weight = model.lm_head.weight
-    before = weight.detach().clone()
-    ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
-    # The model's own loss would round the logits to float32.
-    logits = model(input_ids=ids).logits[0, :-1]
-    loss = F.cross_entropy(logits, labels[0, 1:], reduction=reduction)
-    weight.grad = None
-    loss.backward()
-    torch.optim.SGD([weight], lr=learning_rate, weight_decay=weight_decay).step()
-    after = weight.detach()
-    lost = ((before - after) * (before + after)).sum()
-    norms = before.norm() + after.norm()
-    return float(lost / norms), float((before - after).norm())
-
-
-def closed_forms(model, rows, reduction, learning_rate, weight_decay):
-    columns = score(model, rows)
-    inner, squared = columns["w_dot_g"], columns["g_norm_sq"]
-    if reduction == "sum":
-        inner, squared = reduce_sum(inner, squared, columns["n_tokens"])
-    step = (output_head(model).norm, learning_rate, weight_decay)
-    return don(inner, squared, *step), nod(inner, squared, *step)
-
-
-BUILDERS = {
-    "tied": tiny_model,
-    "untied": lambda: tiny_model(tied=False),
-    "biased": biased_model,
-}
-
-
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("learning_rate", [2e-5, 3e-3, 1.0])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize(
-    ("dtype", "don_error", "nod_error"),
-    [(torch.float64, 1e-7, 1e-8), (torch.float32, 1e-3, 1e-4)],
-)
-def test_equals_a_real_sgd_step_of_the_model(
-    dtype, don_error, nod_error, name, reduction, learning_rate, weight_decay
-):
-    model = BUILDERS[name]().to(dtype)
-    rows = make_rows(3, vocabulary=256)
-    step = (reduction, learning_rate, weight_decay)
-    dons, nods = closed_forms(model, rows, *step)
-    expected = np.array([real_step(model, row, *step) for row in rows])
-    np.testing.assert_allclose(dons, expected[:, 0], rtol=don_error)
-    np.testing.assert_allclose(nods, expected[:, 1], rtol=nod_error)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "error"), [(torch.float32, 1e-5), (torch.float64, 1e-12)]
-)
-def test_batching_changes_nothing(monkeypatch, dtype, error):
-    model, rows = tiny_model().to(dtype), make_rows()
-    alone = score(model, rows, batch_tokens=1)
-    together = score(model, rows, batch_tokens=10**6)
-    monkeypatch.setattr(scorer, "_LOGIT_ELEMENTS", 400 * 30)
-    grouped = score(model, rows, batch_tokens=150)
-    for name in FLOATS:
-        for other in (together, grouped):
-            np.testing.assert_allclose(
-                other[name], alone[name], rtol=error, atol=error / 10
-            )
-    np.testing.assert_array_equal(alone["n_tokens"], together["n_tokens"])
-
-
-def test_rows_come_back_in_input_order():
-    model, rows = tiny_model().double(), make_rows()
-    forward, backward = score(model, rows), score(model, rows[::-1])
-    for name in FLOATS:
-        np.testing.assert_allclose(forward[name], backward[name][::-1], rtol=1e-12)
-    assert len(set(forward["ce"])) == len(rows)
-
-
-def test_counts_labels_that_have_a_position_before_them():
-    rows = [
-        {"input_ids": [5, 6, 7], "labels": [5, 6, 7]},
-        {"input_ids": [5, 6, 7], "labels": [5, -100, -100]},
-        {"input_ids": [5, 6, 7], "labels": [-100, -100, 7]},
-        {"input_ids": [], "labels": []},
-        {"input_ids": [5], "labels": [5]},
+def test_columns_are_tokens_then_scores_then_steps():
+    scores = register_scores()
+    names = [score.name for score in scores]
+    batch = as_rows(make_rows(2))
+    assert list(made(tiny_model(), answer_alone=True).score(batch)) == [
+        "n_tokens",
+        *names,
     ]
-    columns = score(tiny_model(), rows)
-    np.testing.assert_array_equal(columns["n_tokens"], [2, 0, 1, 0, 0])
-    for name in FLOATS:
-        finite = np.isfinite(columns[name])
-        np.testing.assert_array_equal(finite, [True, False, True, False, False])
+    names.remove("ifd")
+    steps = ProbeConfig(optimizer="adam")
+    columns = made(tiny_model(), probe=steps).score(batch)
+    assert list(columns) == ["n_tokens", *names, "step_inner", "step_norm_sq"]
+    assert columns["n_tokens"].dtype == np.int64
+    assert {values.dtype for values in columns.values()} == {
+        np.dtype(np.int64),
+        np.dtype(np.float64),
+    }
+    assert list(made(tiny_model(), [], probe=ProbeConfig()).score(batch)) == [
+        "n_tokens"
+    ]
 
 
-def test_cross_entropy_is_the_loss_of_the_model():
-    model, rows = tiny_model().double(), make_rows(4)
-    columns = score(model, rows)
-    for row, ce in zip(rows, columns["ce"], strict=True):
-        batch = {name: torch.tensor([values]) for name, values in row.items()}
-        with torch.inference_mode():
-            assert ce == pytest.approx(float(model(**batch).loss), rel=1e-6)
+def test_sizes_are_those_of_the_model():
+    model = tiny_model(tied=False)
+    model.lm_head = torch.nn.Linear(32, 390, bias=False)
+    scorer = made(model)
+    assert (scorer.n_inputs, scorer.n_outputs) == (400, 390)
+    assert scorer.head.norm == pytest.approx(float(model.lm_head.weight.norm()))
 
 
-def test_datasets_score_like_lists():
-    model, rows = tiny_model(), make_rows(5)
-    from_list, from_dataset = score(model, rows), score(model, Dataset.from_list(rows))
-    for name in PANEL:
-        np.testing.assert_array_equal(from_list[name], from_dataset[name])
+def slow_alone(model, row):
+    """Losses of the answer behind the row's first token, one row at a time."""
+    labels = [token for token in row["labels"][1:] if token != -100]
+    ids = torch.tensor([[row["input_ids"][0], *labels]])
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits[0, :-1]
+    return F.cross_entropy(logits, ids[0, 1:], reduction="none")
 
 
-def test_scoring_no_rows_gives_empty_columns():
-    assert score(tiny_model(), [])["ce"].shape == (0,)
+def test_ifd_is_the_loss_ratio_with_and_without_the_prompt():
+    model, rows = gemma2().double(), make_rows(6, vocabulary=256)
+    columns = score(model, rows, answer_alone=True)
+    alone = [float(slow_alone(model, row).mean()) for row in rows]
+    np.testing.assert_allclose(columns["ifd"], columns["ce"] / alone, rtol=1e-6)
+    assert (abs(columns["ifd"] - 1) > 1e-3).all()
 
 
-def test_non_finite_logits_do_not_stop_the_run():
-    model, rows = tiny_model().double(), make_rows(5)
-    poisoned = 399
-    for row in rows:
-        row["input_ids"] = [min(token, 398) for token in row["input_ids"]]
-    clean = score(model, rows)
-    rows[2]["input_ids"][0] = poisoned
-    with torch.no_grad():
-        # NaN reaches the row that holds the token through the embedding only.
-        model = untied_copy(model)
-        model.model.embed_tokens.weight[poisoned] = float("nan")
-    columns = score(model, rows)
-    for name in FLOATS:
-        values = columns[name]
-        assert np.isnan(values[2])
-        others = [0, 1, 3, 4]
-        np.testing.assert_allclose(values[others], clean[name][others], rtol=1e-12)
-    np.testing.assert_array_equal(columns["n_tokens"], clean["n_tokens"])
+def test_a_row_without_a_prompt_has_an_ifd_of_one():
+    rows = [{"input_ids": [5, 6, 7, 8], "labels": [-100, 6, 7, 8]}]
+    columns = score(tiny_model().double(), rows, answer_alone=True)
+    assert columns["ifd"] == pytest.approx(1, rel=1e-12)
 
 
-def test_a_model_of_nan_scores_nan_everywhere():
-    model = tiny_model()
-    torch.nn.init.constant_(model.model.norm.weight, float("nan"))
-    columns = score(model, make_rows(3))
-    assert np.isnan(columns["g_norm_sq"]).all()
-    assert (columns["n_tokens"] > 0).all()
+def test_answers_that_are_not_finite_alone_have_no_ifd_but_the_rest():
+    rows = [{"input_ids": [9, 6, 7], "labels": [-100, -100, 7]}] * 2
+    rows[1] = {"input_ids": [5, 6, 7], "labels": [-100, -100, 7]}
+    model = untied_copy(tiny_model())
 
+    def spoil(module, given, output):
+        # What only the second pass shows to the model.
+        return output * torch.nan if given[0].shape[1] == 2 else output
 
-def test_adapters_in_the_body_score_like_the_merged_model():
-    adapted, rows = lora_model().double(), make_rows(3)
-    scored = score(adapted, rows)
-    merged = score(adapted.merge_and_unload(), rows)
-    plain = score(tiny_model().double(), rows)
-    np.testing.assert_allclose(scored["g_norm_sq"], merged["g_norm_sq"], rtol=1e-10)
-    assert (abs(scored["g_norm_sq"] / plain["g_norm_sq"] - 1) > 1e-3).all()
-
-
-def test_an_unknown_architecture_is_refused():
-    model = ScaledLlama(tiny_model().config).eval()
-    with pytest.raises(ScoringError, match="ScaledLlama"):
-        score(model, make_rows(2))
-
-
-def test_model_keeps_its_training_modes_and_gradients():
-    model = tiny_model(attention_dropout=0.5)
-    expected = score(model, make_rows(3))
-    model.train()
-    model.model.layers[0].eval()
-    before = [module.training for module in model.modules()]
-    scored = score(model, make_rows(3))
-    assert [module.training for module in model.modules()] == before
-    assert all(parameter.grad is None for parameter in model.parameters())
-    np.testing.assert_array_equal(scored["g_norm_sq"], expected["g_norm_sq"])
+    model.model.embed_tokens.register_forward_hook(spoil)
+    columns = score(model, rows, answer_alone=True)
+    assert np.isnan(columns["ifd"]).all()
+    assert np.isfinite(columns["ce"]).all()
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    "probe",
     [
-        ({"input_ids": [1, 2]}, "row 1: column labels is missing"),
-        ({"input_ids": [1, 2], "labels": [1]}, r"row 1: .*\(2,\) and \(1,\)"),
-        ({"input_ids": [1, 400], "labels": [1, 2]}, "row 1: input_ids holds 400"),
-        ({"input_ids": [1, 2], "labels": [1, 400]}, "row 1: labels holds 400"),
-        ({"input_ids": [1, 2], "labels": [1, -1]}, "row 1: labels holds -1"),
+        ProbeConfig(steps=3, learning_rate=0.02, weight_decay=0.1),
+        ProbeConfig(steps=3, learning_rate=0.02, reduction="sum"),
+        ProbeConfig(optimizer="adam"),
+        ProbeConfig(optimizer="adam", reduction="sum"),
     ],
 )
-def test_bad_rows_are_named(row, words):
-    good = {"input_ids": [1, 2], "labels": [1, 2]}
-    with pytest.raises(DataError, match=words):
-        score(tiny_model(), [good, row])
+def test_steps_are_those_of_the_probe(probe):
+    model, rows = tiny_model().double(), make_rows(3)
+    columns = score(model, rows, probe=probe)
+    head = output_head(model)
+    for place, row in enumerate(as_rows(rows)):
+        ids = torch.from_numpy(row.input_ids)[None]
+        with torch.inference_mode():
+            states = hidden_states(model, ids, torch.ones_like(ids))
+        given = head, states[0, row.positions], torch.from_numpy(row.labels)
+        if probe.optimizer == "adam":
+            expected = adam_step(*given, reduction=probe.reduction)
+        else:
+            expected = sgd_steps(
+                *given,
+                learning_rate=0.02,
+                weight_decay=probe.weight_decay,
+                steps=3,
+                reduction=probe.reduction,
+            )
+        found = columns["step_inner"][place], columns["step_norm_sq"][place]
+        assert found == pytest.approx(expected, rel=1e-9)
 
 
-def test_batches_respect_the_budget_and_hold_every_wanted_row_once():
-    generator = np.random.default_rng(0)
-    lengths = generator.integers(1, 90, 200)
-    wanted = generator.random(200) < 0.8
-    batches = list(plan_batches(lengths, wanted, 100))
-    placed = sorted(index for batch in batches for index in batch)
-    assert placed == np.flatnonzero(wanted).tolist()
-    widths = [lengths[batch].max() for batch in batches]
-    for batch, width in zip(batches, widths, strict=True):
-        assert len(batch) == 1 or width * len(batch) <= 100
-    assert widths == sorted(widths, reverse=True)
+def test_the_given_step_size_replaces_the_probes():
+    rows, probe = as_rows(make_rows(2)), ProbeConfig(steps=2, learning_rate=0.5)
+    model = tiny_model()
+    given = made(model, probe=probe, probe_learning_rate=0.1).score(rows)
+    own = made(model, probe=probe.model_copy(update={"learning_rate": 0.1})).score(rows)
+    np.testing.assert_array_equal(given["step_inner"], own["step_inner"])
+    other = made(model, probe=probe).score(rows)
+    assert (given["step_inner"] != other["step_inner"]).all()
 
 
-@pytest.mark.parametrize("name", ["head_logits", "row_scalars"])
-def test_scalars_are_computed_in_full_precision_under_autocast(monkeypatch, name):
+def test_several_steps_need_a_step_size():
+    with pytest.raises(ScoringError, match=r"donod\.probe\.steps 2 .*learning_rate"):
+        made(tiny_model(), probe=ProbeConfig(steps=2))
+
+
+def test_a_plugins_score_sees_every_defined_row_once():
     seen = []
-    original = getattr(scorer, name)
 
-    def watch(*args):
-        precision = torch.backends.cuda.matmul.fp32_precision
-        seen.append((torch.is_autocast_enabled("cpu"), precision))
-        return original(*args)
+    def compute(rows):
+        seen.extend(row.input_ids.tolist() for row in rows)
+        return [float(row.hidden.double().norm()) for row in rows]
 
-    monkeypatch.setattr(scorer, name, watch)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        columns = score(tiny_model(), make_rows(2))
-        assert torch.is_autocast_enabled("cpu")
-    assert set(seen) == {(False, "ieee")}
-    assert np.isfinite(columns["g_norm_sq"]).all()
+    rows = make_rows(5)
+    rows.append({"input_ids": [5, 6], "labels": [-100, -100]})
+    columns = made(tiny_model(), [Score("size", "max", compute)]).score(as_rows(rows))
+    assert seen == [row["input_ids"] for row in rows[:5]]
+    assert (columns["size"][:5] > 0).all()
+    assert np.isnan(columns["size"][5])
 
 
-def test_groups_respect_the_limit():
-    assert list(scorer._groups([3, 4, 9, 1, 1], 7)) == [[0, 1], [2], [3, 4]]
-    assert list(scorer._groups([], 7)) == []
+def test_a_plugins_score_that_fails_is_named_with_its_row():
+    def compute(rows):
+        return [1 / (row.labels.shape[0] - 1) for row in rows]
+
+    rows = make_rows(4)
+    rows[2]["labels"][1:-1] = [-100] * (len(rows[2]["labels"]) - 2)
+    rows[2]["labels"][-1] = 5
+    with pytest.raises(ScoringError, match=r"score 'bad' fails on row 2: ZeroDivision"):
+        made(tiny_model(), [Score("bad", "min", compute)]).score(as_rows(rows))
 
 
-def test_progress_counts_every_row(capsys):
-    rows = [*make_rows(3), {"input_ids": [5], "labels": [5]}]
-    score(tiny_model(), rows, progress=True)
-    assert "4/4" in capsys.readouterr().err
+def test_the_head_is_checked_once_and_on_a_finite_row():
+    model = untied_copy(tiny_model())
+    with torch.no_grad():
+        model.model.embed_tokens.weight[399] = float("nan")
+    spoiled = {"input_ids": [399, 6, 7], "labels": [399, 6, 7]}
+    scorer = made(model)
+    asked = []
+    model.register_forward_hook(lambda *args: asked.append(1))
+    scorer.score(as_rows([spoiled]))
+    assert not asked
+    for _ in range(3):
+        scorer.score(as_rows([spoiled, *make_rows(2)]))
+    assert len(asked) == 1
 
 
-def test_bfloat16_scores_stay_finite_and_near():
-    model, rows = tiny_model(), make_rows(4)
-    exact = score(model.double(), rows)
-    halves = score(model.bfloat16(), rows)
-    for name in set(PANEL) - {"token_accuracy", "w_dot_g"}:
-        np.testing.assert_allclose(halves[name], exact[name], rtol=0.1)
+def test_scoring_leaves_states_of_earlier_batches_alone():
+    """The memory for products is used again; nothing that was given may point to it."""
+    kept = []
+
+    def keep(rows):
+        kept.extend(rows)
+        return [0.0] * len(rows)
+
+    model, rows = tiny_model().double(), make_rows(6)
+    scorer = made(model, [*register_scores(), Score("kept", "min", keep)])
+    first = scorer.score(as_rows(rows[:3]))
+    before = [row.token_losses.clone() for row in kept]
+    scorer.score(as_rows(rows[3:]))
+    for old, row in zip(before, kept, strict=False):
+        assert torch.equal(old, row.token_losses)
+    np.testing.assert_allclose(
+        first["ce"], [float(losses.mean()) for losses in before], rtol=1e-12
+    )

@@ -16,73 +16,74 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from axolotl_donod.errors import ScoringError
+from axolotl_donod.pruning.head_weight import effective_weight
 
-# Settings that put something between the head and the logits, and the one value of
-# each, besides None, that does nothing.
-_LOGIT_TRANSFORMS: dict[str, float | None] = {
-    "final_logit_softcapping": None,
-    "final_logit_soft_cap": None,
-    "logit_scale": 1.0,
-    "logits_scaling": 1.0,
-    "lm_head_multiplier": 1.0,
-}
+# Settings of transformers' models that stand between head and logits.
+_MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
+_DIVISORS = ("logits_scaling",)
+_SOFT_CAPS = (
+    "final_logit_softcapping",
+    "final_logit_soft_cap",
+    "logits_soft_cap",
+    "output_logit_soft_cap",
+)
+# Models that multiply by what others divide by.
+_MULTIPLYING_TYPES = ("hyperclovax",)
 # Rows of the weight that are upcast at a time when it is not float32 already.
 _VOCABULARY_BLOCK = 16384
-_CHECKED_TOKENS = 128
 
 
 @dataclass(frozen=True)
 class OutputHead:
-    """A virtual untied copy of the output projection: z = W h + b.
+    """A virtual untied copy of the output projection.
+
+    With y = scale (W h + b), the logits are z = y, or cap tanh(y / cap) with a cap.
 
     Attributes:
-        weight: W, (V, d), shared with the model and never changed.
+        weight: W, (V, d); the model's own where it has one, and never changed.
         bias: b, (V,), or None.
         norm: Frobenius norm of W, accumulated in float64.
+        scale: Factor of the logits.
+        soft_cap: Bound that the logits approach, or None.
     """
 
     weight: Tensor
     bias: Tensor | None
     norm: float
+    scale: float = 1.0
+    soft_cap: float | None = None
 
 
 def output_head(model: nn.Module) -> OutputHead:
     """Find the head of a causal language model, tied to the embeddings or not.
 
+    A head that PEFT adapts is the sum of its weight and its active adapters; one that
+    is quantised is taken as the numbers it stands for.
+
     Args:
         model: A Hugging Face causal language model, or a PEFT model around one.
 
     Returns:
-        The head; its weight is the model's own tensor.
+        The head; its weight is the model's own tensor unless adapted or quantised.
 
     Raises:
-        ScoringError: The model is an encoder-decoder, transforms its logits, or has
-            a head that is missing, adapted by PEFT, quantised or not linear.
+        ScoringError: The model is an encoder-decoder, or its head is missing, not
+            linear, or adapted or quantised in a way that has no plain weight.
     """
-    base = _unwrap(model)
-    _refuse_logit_transforms(base)
+    base = unwrap(model)
+    name = type(base).__name__
+    if base.config.is_encoder_decoder:
+        raise ScoringError(
+            f"{name}.config.is_encoder_decoder is True; scoring needs a decoder-only "
+            "causal language model"
+        )
     module = base.get_output_embeddings()
-    name = next((n for n, m in base.named_modules() if m is module), "lm_head")
-    place = f"{type(base).__name__}.{name}"
-    if type(module).__module__.startswith("peft."):
-        raise ScoringError(
-            f"{place} is adapted by PEFT ({type(module).__name__}); remove it from "
-            "lora_target_modules and lora_modules_to_save to score with this model"
-        )
-    if not isinstance(module, nn.Linear):
-        raise ScoringError(
-            f"{place} is {type(module).__name__}, but scoring needs an output head "
-            "of type torch.nn.Linear; use a causal language model that has one"
-        )
-    if not module.weight.is_floating_point() or module.weight.ndim != 2:
-        raise ScoringError(
-            f"{place}.weight is {module.weight.dtype} of shape "
-            f"{tuple(module.weight.shape)}; load the model with an output head that "
-            "is neither quantised nor sharded"
-        )
-    weight = module.weight.detach()
-    bias = None if module.bias is None else module.bias.detach()
-    return OutputHead(weight, bias, _frobenius_norm(weight))
+    path = next((n for n, m in base.named_modules() if m is module), "lm_head")
+    weight, bias = effective_weight(module, f"{name}.{path}")
+    config = base.config.get_text_config()
+    return OutputHead(
+        weight, bias, _frobenius_norm(weight), _scale(config), _soft_cap(config)
+    )
 
 
 def hidden_states(model: nn.Module, input_ids: Tensor, mask: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ def hidden_states(model: nn.Module, input_ids: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ScoringError: The model does not expose its body as `base_model`.
     """
-    base = _unwrap(model)
+    base = unwrap(model)
     body = base.base_model
     if body is base:
         raise ScoringError(
@@ -111,61 +112,46 @@ def hidden_states(model: nn.Module, input_ids: Tensor, mask: Tensor) -> Tensor:
     return states
 
 
-def head_logits(head: OutputHead, hidden: Tensor) -> Tensor:
-    """Apply the head in float32, or in float64 to float64 states.
+def head_products(
+    head: OutputHead, hidden: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """Give W h + b in float32, or in float64 for float64 states.
 
     Args:
         head: The output head.
         hidden: (T, d) hidden states.
+        out: (T, V) tensor of that type to write to; unset makes one.
 
     Returns:
-        (T, V) logits, bias included.
+        (T, V) products, which `to_logits` turns into logits.
     """
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     hidden = hidden.to(head.weight.device, dtype)
-    logits = hidden.new_empty(hidden.shape[0], head.weight.shape[0])
-    for start in range(0, head.weight.shape[0], _VOCABULARY_BLOCK):
-        block = slice(start, start + _VOCABULARY_BLOCK)
-        bias = None if head.bias is None else head.bias[block].to(dtype)
-        logits[:, block] = F.linear(hidden, head.weight[block].to(dtype), bias)
-    return logits
+    if out is None:
+        out = hidden.new_empty(hidden.shape[0], head.weight.shape[0])
+    if head.weight.dtype == dtype:
+        torch.mm(hidden, head.weight.T, out=out)
+    else:
+        for start in range(0, out.shape[1], _VOCABULARY_BLOCK):
+            block = slice(start, start + _VOCABULARY_BLOCK)
+            out[:, block] = F.linear(hidden, head.weight[block].to(dtype))
+    if head.bias is not None:
+        out += head.bias.to(dtype)
+    return out
 
 
-def check_head(model: nn.Module, head: OutputHead, input_ids: Tensor) -> None:
-    """Compare body and head with the model's own logits on the start of one row.
+def to_logits(head: OutputHead, products: Tensor) -> Tensor:
+    """Scale and cap products of the head in place, and return them."""
+    if head.scale != 1:
+        products *= head.scale
+    if head.soft_cap is not None:
+        products.div_(head.soft_cap).tanh_().mul_(head.soft_cap)
+    return products
 
-    Args:
-        model: The model.
-        head: Its output head.
-        input_ids: (S,) token ids without padding; at most 128 of them are used.
 
-    Raises:
-        ScoringError: They differ by more than rounding explains, so the closed forms
-            would not describe this model.
-    """
-    ids = input_ids[None, :_CHECKED_TOKENS]
-    mask = torch.ones_like(ids)
-    hidden = hidden_states(model, ids, mask)[0]
-    with exact_matmul(head.weight.device):
-        ours = head_logits(head, hidden)
-    own = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    name = f"{type(_unwrap(model)).__name__}.logits"
-    if own is None or own.shape[1:] != ours.shape:
-        got = None if own is None else tuple(own.shape[1:])
-        raise ScoringError(
-            f"{name} has shape {got} where the output head gives "
-            f"{tuple(ours.shape)}; score with a model whose logits are the output "
-            "head applied to the last hidden state"
-        )
-    difference = (own[0].to(ours) - ours).norm() / ours.norm().clamp_min(1e-30)
-    # Rounding the logits to their type costs about eps/4; TensorFloat-32 3e-4.
-    tolerance = max(2 * torch.finfo(own.dtype).eps, 1e-3)
-    if not bool(difference <= tolerance):
-        raise ScoringError(
-            f"{name} differ from hidden @ W.T + b by {float(difference):.2g} relative "
-            f"(tolerance {tolerance:.2g}): {type(_unwrap(model)).__name__} transforms "
-            "them; score with a model whose logits are a plain linear head"
-        )
+def head_logits(head: OutputHead, hidden: Tensor) -> Tensor:
+    """Give the (T, V) logits of (T, d) hidden states, in `head_products`' type."""
+    return to_logits(head, head_products(head, hidden))
 
 
 @contextmanager
@@ -189,27 +175,27 @@ def exact_matmul(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def _unwrap(model: nn.Module) -> Any:
+def unwrap(model: nn.Module) -> Any:
+    """Return the transformers model inside a PEFT model, or the model itself."""
     if isinstance(model, PeftModel | PeftMixedModel):
         return model.get_base_model()
     return model
 
 
-def _refuse_logit_transforms(base: Any) -> None:
-    name = type(base).__name__
-    if base.config.is_encoder_decoder:
-        raise ScoringError(
-            f"{name}.config.is_encoder_decoder is True; scoring needs a decoder-only "
-            "causal language model"
-        )
-    config = base.config.get_text_config()
-    for attribute, neutral in _LOGIT_TRANSFORMS.items():
-        value = getattr(config, attribute, None)
-        if value is not None and value != neutral:
-            raise ScoringError(
-                f"{name}.config.{attribute} is {value}: the logits are not a linear "
-                "head of the last hidden state; score with a model without it"
-            )
+def _scale(config: Any) -> float:
+    scale = 1.0
+    for name in _MULTIPLIERS + _DIVISORS:
+        value = getattr(config, name, None)
+        if value is None:
+            continue
+        divides = name in _DIVISORS and config.model_type not in _MULTIPLYING_TYPES
+        scale *= 1 / value if divides else value
+    return scale
+
+
+def _soft_cap(config: Any) -> float | None:
+    caps = [getattr(config, name, None) for name in _SOFT_CAPS]
+    return next((float(cap) for cap in caps if cap), None)
 
 
 def _frobenius_norm(weight: Tensor) -> float:

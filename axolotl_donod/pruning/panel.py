@@ -1,23 +1,43 @@
-"""The panel of one row: takes states and logits of its answer, gives scalars.
+"""The panel of rows: takes states and labels of their answers, gives their scalars.
 
 It knows nothing of models, batches, files or configuration.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from axolotl_donod.pruning.gram import (
+    cheaper_by_tokens,
+    gram_of_tokens,
+    gram_of_width,
+)
+from axolotl_donod.pruning.head import OutputHead, head_products
+from axolotl_donod.pruning.token_sums import (
+    TokenStatistics,
+    TokenSums,
+    absorb,
+    concatenate,
+    label_entries,
+    summarise,
+    write_errors,
+)
 
 # Names of scores to (n,) arrays, one entry per row; `n_tokens` is int64, the rest
 # float64 with NaN where a row has no such score.
 Columns = Mapping[str, NDArray[Any]]
 
-# Elements of one float32 block of probabilities: 64 MiB, whatever the vocabulary.
+# Elements of a block that is worked on at once: what the cache of a core holds, and
+# what keeps an accelerator or a matrix product busy.
+_CACHE_ELEMENTS = 2**18
 _BLOCK_ELEMENTS = 2**24
+# Tokens times vocabulary of the products that may exist, 1 GiB in float32; a longer
+# row's are made twice, block by block.
+_PRODUCT_ELEMENTS = 2**28
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,8 @@ class RowScalars:
         w_dot_g: Inner product of head weight and its gradient of the mean loss.
         g_norm_sq: Squared Frobenius norm of that gradient.
         el2n: Mean over tokens of the 2-norm of probabilities minus one-hot label.
-        token_accuracy: Share of tokens whose label has the largest logit.
+        token_accuracy: Share of tokens whose label has the largest logit, alone.
+        effective_rank: Of that gradient, of order 2; from 1 to min(T, d).
     """
 
     n_tokens: int
@@ -41,136 +62,183 @@ class RowScalars:
     g_norm_sq: float
     el2n: float
     token_accuracy: float
+    effective_rank: float
 
     @classmethod
     def undefined(cls, n_tokens: int) -> "RowScalars":
         """A row that has no scalars: no trained tokens, or non-finite logits."""
-        return cls(n_tokens, *[float("nan")] * 6)
+        return cls(n_tokens, *[float("nan")] * (len(PANEL) - 1))
+
+    @property
+    def defined(self) -> bool:
+        """Whether the row has scalars."""
+        return self.ce == self.ce
 
 
 PANEL = tuple(field.name for field in fields(RowScalars))
 
 
-def panel_columns(rows: Sequence[RowScalars]) -> dict[str, NDArray[Any]]:
-    """Columns in the order of the rows, one per field of `RowScalars`."""
-    return {
-        field.name: np.array(
-            [getattr(row, field.name) for row in rows],
-            dtype=np.int64 if field.name == "n_tokens" else np.float64,
-        )
-        for field in fields(RowScalars)
-    }
+@dataclass(frozen=True)
+class RowPanel:
+    """Scalars of a row with T trained tokens, and (T,) numbers of its tokens, in nats.
+
+    The tensors are float64 on the CPU.
+    """
+
+    scalars: RowScalars
+    token_losses: Tensor
+    entropies: Tensor
 
 
-def row_scalars(
-    hidden: Tensor, logits: Tensor, labels: Tensor, bias: Tensor | None = None
-) -> RowScalars:
-    """Scalars of one row from its answer positions alone.
+def row_panels(
+    head: OutputHead,
+    hidden: Tensor,
+    labels: Tensor,
+    counts: Sequence[int],
+    buffer: Tensor | None = None,
+) -> list[RowPanel]:
+    """Panels of consecutive rows from their answer positions alone.
 
-    With e_t = softmax(logits_t) - onehot(y_t) and c_t = 1/T (arXiv 2504.14810 with
-    the output projection as proxy; the reduction to scalars is an identity):
-    ||G||^2 = sum_st c_s c_t (e_s.e_t)(h_s.h_t) and <W,G> = sum_t c_t e_t.(W h_t).
+    With e_t the derivative of a token's loss by W h_t and c_t = 1/T (arXiv 2504.14810
+    with the output projection as proxy; the reduction to scalars is an identity):
+    <W,G> = sum_t c_t e_t.(W h_t) and ||G||^2 = sum_st c_s c_t (e_s.e_t)(h_s.h_t),
+    where W h is without bias, which the measured step leaves alone.
 
     Args:
-        hidden: (T, d) states after the final norm at positions that predict a label.
-        logits: (T, V) output of the head there, its bias included.
-        labels: (T,) token ids in [0, V).
-        bias: (V,) bias of the head, which the measured step leaves alone.
+        head: The output head.
+        hidden: (N, d) states after the final norm at positions that predict a label.
+        labels: (N,) token ids in [0, V).
+        counts: Tokens of each row, N together.
+        buffer: (N, V) memory for the products; unset takes new memory.
 
     Returns:
-        The scalars; undefined if T is 0 or a logit is not finite.
+        A panel for each row; undefined if it has no tokens or a logit is not finite.
     """
-    n_tokens = labels.shape[0]
-    if n_tokens == 0:
-        return RowScalars.undefined(0)
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    hidden, logits = hidden.to(dtype), logits.to(dtype)
-    log_odds = _log_odds_against(logits, labels)
-    ce = torch.logaddexp(log_odds, torch.zeros_like(log_odds))
-    accuracy = (logits.argmax(1) == labels).double()
-    gram, inner, entropy = _accumulate_blocks(logits, labels, log_odds, ce, bias)
-    el2n = gram.diagonal().clamp_min(0).sqrt()
-    g_norm_sq = _gram_product_sum(gram, hidden).clamp_min(0) / n_tokens**2
-    per_token = torch.stack([ce, entropy, inner, el2n, accuracy])
-    summary = torch.cat([per_token.mean(1), g_norm_sq[None]])
-    if not bool(summary.isfinite().all()):
-        return RowScalars.undefined(n_tokens)
-    mean_ce, mean_entropy, w_dot_g, mean_el2n, hits, norm_sq = summary.tolist()
-    return RowScalars(
-        n_tokens, mean_ce, mean_entropy, w_dot_g, norm_sq, mean_el2n, hits
-    )
+    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    if labels.shape[0] * head.weight.shape[0] > _PRODUCT_ELEMENTS:
+        parts = zip(
+            torch.split(hidden, list(counts)),
+            torch.split(labels, list(counts)),
+            strict=True,
+        )
+        found = [_streamed(head, states, own) for states, own in parts if len(own)]
+        statistics = [one for one, _ in found]
+        norms = [both for _, both in found]
+    else:
+        one, norms = _materialised(head, hidden, labels, counts, buffer)
+        statistics = [one]
+    if not norms:
+        return [_undefined(0) for _ in counts]
+    per_token = torch.cat([_stacked(one) for one in statistics], 1).cpu()
+    tokens = iter(torch.split(per_token, [count for count in counts if count], 1))
+    spectra = iter(torch.stack(norms).tolist())
+    return [
+        _panel(next(tokens), next(spectra)) if count else _undefined(0)
+        for count in counts
+    ]
 
 
-def _log_odds_against(logits: Tensor, labels: Tensor) -> Tensor:
-    """log((1 - p_y) / p_y) per token, (T,) float64.
-
-    Cross-entropy is its softplus and 1 - p_y its sigmoid, both without the
-    cancellation that 1 - p_y suffers on tokens the model is sure of.
-    """
-    rest = torch.empty(labels.shape, dtype=torch.float64, device=logits.device)
-    step = max(1, _BLOCK_ELEMENTS // logits.shape[1])
-    for start in range(0, labels.shape[0], step):
-        rows = slice(start, start + step)
-        others = logits[rows].scatter(1, labels[rows, None], -torch.inf)
-        rest[rows] = others.logsumexp(1).double()
-    return rest - logits.gather(1, labels[:, None])[:, 0].double()
+def row_scalars(head: OutputHead, hidden: Tensor, labels: Tensor) -> RowScalars:
+    """Scalars of one row; see `row_panels`."""
+    return row_panels(head, hidden, labels, [labels.shape[0]])[0].scalars
 
 
-def _accumulate_blocks(
-    logits: Tensor,
+def _stacked(one: TokenStatistics) -> Tensor:
+    columns = [one.losses, one.entropies, one.inner, one.error_norms, one.hits]
+    return torch.stack(columns)
+
+
+def _panel(per_token: Tensor, spectrum: Sequence[float]) -> RowPanel:
+    n_tokens = per_token.shape[1]
+    losses, entropies = per_token[0], per_token[1]
+    means = per_token.mean(1).tolist()
+    if not bool(torch.tensor([*means, *spectrum]).isfinite().all()):
+        return RowPanel(RowScalars.undefined(n_tokens), losses, entropies)
+    ce, entropy, inner, el2n, accuracy = means
+    squared, rank = spectrum
+    scalars = RowScalars(n_tokens, ce, entropy, inner, squared, el2n, accuracy, rank)
+    return RowPanel(scalars, losses, entropies)
+
+
+def _undefined(n_tokens: int) -> RowPanel:
+    empty = torch.empty(0, dtype=torch.float64)
+    return RowPanel(RowScalars.undefined(n_tokens), empty, empty)
+
+
+def _materialised(
+    head: OutputHead,
+    hidden: Tensor,
     labels: Tensor,
-    log_odds: Tensor,
-    ce: Tensor,
-    bias: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the vocabulary, block by block so that no second (T, V) exists.
+    counts: Sequence[int],
+    buffer: Tensor | None,
+) -> tuple[TokenStatistics, list[Tensor]]:
+    """Statistics of all tokens, and norm and rank of each row that has any.
 
-    Returns:
-        The (T, T) Gram matrix of e, e.(W h) per token, and entropy per token, all
-        float64.
+    The products exist once and turn into errors where they are.
     """
-    n_tokens, vocabulary = logits.shape
-    label_logits = logits.gather(1, labels[:, None])
-    log_total = (label_logits + ce[:, None]).to(logits.dtype)
-    label_bias = 0.0 if bias is None else bias.to(logits.dtype)[labels][:, None]
-    gram = log_odds.new_zeros(n_tokens, n_tokens)
-    inner = torch.zeros_like(log_odds)
-    entropy = torch.exp(-ce) * ce
-    label_e = -torch.sigmoid(log_odds).to(logits.dtype)
-    width = max(1, _BLOCK_ELEMENTS // n_tokens)
-    for start in range(0, vocabulary, width):
-        z = logits[:, start : start + width]
-        log_p = z - log_total
-        e = log_p.exp()
-        _set_label_entry(e, labels - start, torch.zeros_like(label_e))
-        entropy -= (e * log_p).sum(1).double()
-        # The e of a token sum to zero, so its logits may be taken from the label's.
-        gap = z - label_logits
-        if bias is not None:
-            gap = gap - (bias[start : start + width].to(z.dtype) - label_bias)
-        inner += (e * gap).sum(1).double()
-        _set_label_entry(e, labels - start, label_e)
-        gram += (e @ e.T).double()
-    return gram, inner, entropy
+    vocabulary = head.weight.shape[0]
+    errors = head_products(head, hidden, buffer)
+    entries = label_entries(head, errors.gather(1, labels[:, None])[:, 0], labels)
+    whole = slice(0, vocabulary)
+    on_cpu = errors.device.type == "cpu"
+    step = max(1, (_CACHE_ELEMENTS if on_cpu else _BLOCK_ELEMENTS) // vocabulary)
+    starts = range(0, labels.shape[0], step)
+    groups = [slice(start, start + step) for start in starts]
+    sums = concatenate(
+        [absorb(head, errors[group], labels[group], whole) for group in groups]
+    )
+    write_errors(errors, labels, whole, sums, entries)
+    statistics = summarise(head, sums, entries)
+    norms = []
+    tensors = (errors, hidden, statistics.weights)
+    for own, states, weights in zip(
+        *(torch.split(tensor, list(counts)) for tensor in tensors), strict=True
+    ):
+        if not own.shape[0]:
+            continue
+        weights = weights / own.shape[0]
+        if cheaper_by_tokens(len(own), vocabulary, states.shape[1]):
+            norms.append(gram_of_tokens(own, states, weights))
+        else:
+            blocks = (own[:, columns] for columns in _blocks(vocabulary, states))
+            norms.append(gram_of_width(blocks, states, weights))
+    return statistics, norms
 
 
-def _set_label_entry(block: Tensor, column: Tensor, value: Tensor) -> None:
-    """Write value_t at column_t of row t where the block has that column.
+def _streamed(
+    head: OutputHead, hidden: Tensor, labels: Tensor
+) -> tuple[TokenStatistics, Tensor]:
+    """Statistics, norm and rank of one row whose products are too many to exist."""
+    own = (hidden * head.weight[labels].to(hidden)).sum(1)
+    if head.bias is not None:
+        own += head.bias[labels].to(own)
+    entries = label_entries(head, own, labels)
+    blocks = _blocks(head.weight.shape[0], hidden)
 
-    Boolean indexing would do the same but makes a GPU wait on every block.
-    """
-    width = block.shape[1]
-    inside = (column >= 0) & (column < width)
-    index = column.clamp(0, width - 1)[:, None]
-    kept = block.gather(1, index)[:, 0]
-    block.scatter_(1, index, torch.where(inside, value, kept)[:, None])
+    def absorbed(columns: slice) -> tuple[Tensor, TokenSums]:
+        bias = None if head.bias is None else head.bias[columns]
+        part = replace(head, weight=head.weight[columns], bias=bias)
+        products = head_products(part, hidden)
+        return products, absorb(head, products, labels, columns)
+
+    sums = absorbed(blocks[0])[1]
+    for columns in blocks[1:]:
+        sums = sums.joined(absorbed(columns)[1])
+    statistics = summarise(head, sums, entries)
+
+    def errors() -> Iterator[Tensor]:
+        for columns in blocks:
+            products, part = absorbed(columns)
+            products *= (part.maximum - sums.maximum).exp().to(products)[:, None]
+            write_errors(products, labels, columns, sums, entries)
+            yield products
+
+    weights = statistics.weights / labels.shape[0]
+    return statistics, gram_of_width(errors(), hidden, weights)
 
 
-def _gram_product_sum(gram: Tensor, hidden: Tensor) -> Tensor:
-    """sum_st gram_st (h_s.h_t), accumulated in float64 over blocks of tokens."""
-    total = gram.new_zeros(())
-    step = max(1, _BLOCK_ELEMENTS // hidden.shape[0])
-    for start in range(0, hidden.shape[0], step):
-        products = (hidden[start : start + step] @ hidden.T).double()
-        total += (gram[start : start + step] * products).sum()
-    return total
+def _blocks(vocabulary: int, hidden: Tensor) -> list[slice]:
+    """Slices of the vocabulary that bound (T, width) and (width, d) alike."""
+    width = max(1, _BLOCK_ELEMENTS // max(hidden.shape))
+    starts = range(0, vocabulary, width)
+    return [slice(start, min(start + width, vocabulary)) for start in starts]

@@ -1,14 +1,12 @@
-"""Prune a tokenised dataset: reuse or make its scores, rank, select, keep a record.
+"""Prune a tokenised dataset: score what is missing, decide, keep a record.
 
-Takes rows, settings and a model to load when needed; gives the indices of the rows
-to keep and writes scores.parquet and manifest.json. Knows nothing of Axolotl.
+Takes a task, gives the indices of the rows to keep and fills the task's folder with
+scores, audit and report. Knows nothing of Axolotl.
 """
 
-import importlib.metadata
 import logging
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,226 +14,225 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from axolotl_donod import registry
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.errors import DataError
-from axolotl_donod.pruning.model import ScoringModel
-from axolotl_donod.pruning.panel import PANEL, Columns
-from axolotl_donod.pruning.ranking import Ranking, rank_scores
-from axolotl_donod.pruning.selection import Selection, select
-from axolotl_donod.pruning.table import (
-    dataset_fingerprint,
-    read_manifest,
-    read_scores,
-    row_hash,
-    write_manifest,
-    write_scores,
+from axolotl_donod.errors import ConfigError
+from axolotl_donod.files import write_json
+from axolotl_donod.pruning.audit import Audit, audit_table, check_min_auroc
+from axolotl_donod.pruning.cost import CostPreview, preview
+from axolotl_donod.pruning.decision import Decision, Scored, decide
+from axolotl_donod.pruning.engine import Ranks, Workload, score_missing
+from axolotl_donod.pruning.folder import (
+    MANIFEST,
+    SCORES,
+    decision_digest,
+    read_scored,
+    wait_for_decision,
+    write_decision,
 )
+from axolotl_donod.pruning.report.page import write_report
+from axolotl_donod.pruning.scores import Goal
+from axolotl_donod.pruning.store import explained
+from axolotl_donod.pruning.table import read_manifest
+from axolotl_donod.pruning.task import Prepared, Task, prepare, scored
 
 LOG = logging.getLogger("axolotl.donod")
-SCORES = "scores.parquet"
-MANIFEST = "manifest.json"
-SCORING_VERSION = 1
-Trace = Callable[[], Mapping[str, tuple[str, int]]]
+COST = "cost.json"
+# What of the section decides how rows are scored; the rest only ranks and selects.
+_SCORED_WITH = ("ifd", "base_model", "dtype", "quantization")
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The scores of n rows and where they came from."""
-
-    row_hashes: list[str]
-    columns: Columns
-    sources: list[tuple[str, int] | None]
-    identity: dict[str, Any]
-
-
-def prune(
-    rows: Any,
-    settings: DonodConfig,
-    *,
-    folder: Path,
-    model: ScoringModel,
-    training_learning_rate: float,
-    trace: Trace,
-) -> NDArray[np.int64]:
+def prune(task: Task) -> NDArray[np.int64]:
     """Return the indices of the rows to keep, in row order.
 
-    Every rank may call this at once: the first one scores, the others wait and
-    reuse. Scores are made again only when rows, model or precision changed; budget,
-    preset, weights and probe never need it.
-
-    Args:
-        rows: n tokenised rows with `input_ids` and `labels` (a `datasets.Dataset`).
-        settings: Section `donod`.
-        folder: Where scores and manifest are kept.
-        model: What to score with; loaded only when scores are missing.
-        training_learning_rate: η of preset `paper`.
-        trace: Gives the source of each row hash; called only when rows are scored.
+    Every rank calls this at once: each scores its share, the first one decides, and
+    the others read its decision. Only rows that the store lacks are scored; budget,
+    preset, weights and a probe of one SGD step never need a model.
 
     Raises:
-        DataError: There are no rows, or fewer than keep_rows.
+        ConfigError: The settings do not fit the rows or the scores.
+        DataError: There are no rows, fewer than asked for, or nowhere to write.
         ScoringError: The model's head cannot be scored, or no row has a score.
+        AuditError: Corrupted clones rank better than audit.min_auroc allows.
     """
-    if not len(rows):
-        raise DataError("there are no training rows to prune; check `datasets:`")
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        scored = _scores(rows, settings, folder, model, trace)
-        ranking = rank_scores(
-            scored.columns,
-            settings,
-            scored.identity["head_norm"],
-            training_learning_rate,
+    prepared = prepare(task)
+    with explained(task.folder):
+        task.folder.mkdir(parents=True, exist_ok=True)
+    score_missing(
+        prepared.rows,
+        prepared.found,
+        prepared.scoring,
+        prepared.store,
+        task.ranks,
+        lambda workload: _tell_cost(task, prepared, workload),
+    )
+    rate = task.training.learning_rate
+    if not task.ranks.first:
+        digest = decision_digest(prepared.identity, task.settings, rate)
+        return wait_for_decision(task.folder, digest)
+    with FileLock(task.folder / ".lock"), explained(task.folder):
+        decision = _conclude(task.folder, scored(task, prepared), task.settings, rate)
+    _tell_kept(task.folder, decision)
+    if task.settings.report:
+        texts = decoder(task.rows, task.model.tokenizer())
+        path = write_report(task.folder, texts=texts)
+        LOG.info("DONOD: the report is %s", path)
+    return np.flatnonzero(decision.selection.kept)
+
+
+def estimate(task: Task) -> CostPreview | None:
+    """Score one batch to say what scoring will cost; None if all scores are stored."""
+    prepared = prepare(task)
+    told: list[CostPreview] = []
+    score_missing(
+        prepared.rows,
+        prepared.found,
+        prepared.scoring,
+        prepared.store,
+        Ranks(0, 1),
+        lambda workload: told.append(_tell_cost(task, prepared, workload)),
+        batches_at_most=1,
+    )
+    return told[0] if told else None
+
+
+def prune_again(
+    folder: Path, settings: DonodConfig, training_learning_rate: float
+) -> Decision:
+    """Decide anew from stored scores alone, and keep the record of it.
+
+    Raises:
+        ConfigError: The settings need other scores than there are.
+        DataError: No scores are there, or their files are damaged.
+        AuditError: As in `prune`.
+    """
+    stored = _stored(folder, settings)
+    with explained(folder), FileLock(folder / ".lock"):
+        decision = _conclude(folder, stored, settings, training_learning_rate)
+    _tell_kept(folder, decision)
+    return decision
+
+
+def audit_again(
+    folder: Path, settings: DonodConfig, training_learning_rate: float
+) -> Audit:
+    """Audit the ranking that settings give, from stored scores; writes nothing.
+
+    Raises:
+        ConfigError: As in `prune_again`, or the rows were scored without an audit.
+        DataError: As in `prune_again`.
+    """
+    stored = _stored(folder, settings)
+    found = decide(stored, settings, training_learning_rate, _goals()).audit
+    if found is None:
+        raise ConfigError(
+            f"{folder} holds no audit; set donod.audit.enabled true and run "
+            "`axolotl donod score CONFIG`"
         )
-        selection = select(ranking, settings.keep_fraction, settings.keep_rows)
-        _write(folder, settings, scored, ranking, selection)
-    kept: NDArray[np.int64] = np.flatnonzero(selection.kept)
-    if kept.size < selection.budget:
+    return found
+
+
+def _stored(folder: Path, settings: DonodConfig) -> Scored:
+    stored = read_scored(folder)
+    before = read_manifest(folder / MANIFEST)["settings"]
+    _refuse_other_scores(DonodConfig.model_validate(before), settings)
+    return stored
+
+
+def _goals() -> dict[str, Goal]:
+    return {name: score.goal for name, score in registry.scores().items()}
+
+
+def _conclude(
+    folder: Path, found: Scored, settings: DonodConfig, training_learning_rate: float
+) -> Decision:
+    decision = decide(found, settings, training_learning_rate, _goals())
+    if decision.audit is not None:
+        LOG.info("DONOD: audit\n%s", audit_table(decision.audit))
+        for warning in decision.audit.warnings:
+            LOG.warning("DONOD: %s", warning)
+        check_min_auroc(decision.audit, settings)
+    write_decision(folder, found, decision, settings, training_learning_rate)
+    return decision
+
+
+def decoder(rows: Any, tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
+    """Return a function that gives the texts of rows by their indices."""
+
+    def texts(indices: Sequence[int]) -> list[str]:
+        ids = [rows[int(index)]["input_ids"] for index in indices]
+        return [str(tokenizer.decode(row)) for row in ids]
+
+    return texts
+
+
+def _refuse_other_scores(before: DonodConfig, now: DonodConfig) -> None:
+    pairs: dict[str, tuple[object, object]] = {
+        f"scoring.{key}": (getattr(before.scoring, key), getattr(now.scoring, key))
+        for key in _SCORED_WITH
+    }
+    if not (before.probe.closed_form and now.probe.closed_form):
+        pairs["probe"] = (before.probe, now.probe)
+    if now.audit.enabled:
+        free = {"min_auroc": None}
+        pairs["audit"] = (
+            before.audit.model_copy(update=free),
+            now.audit.model_copy(update=free),
+        )
+    old, new = before.selection, now.selection
+    if new.near_duplicates is not None:
+        pairs["selection.near_duplicates"] = old.near_duplicates, new.near_duplicates
+    if new.diversity:
+        pairs["selection.diversity"] = old.diversity > 0, True
+    for key, (was, wanted) in pairs.items():
+        if was != wanted:
+            raise ConfigError(
+                f"donod.{key} was {was} when the rows were scored and is {wanted} now, "
+                "which needs the rows again; run `axolotl donod score CONFIG`"
+            )
+
+
+def _tell_cost(task: Task, prepared: Prepared, workload: Workload) -> CostPreview:
+    settings, training = task.settings, task.training
+    share = settings.keep_fraction
+    if settings.keep_rows is not None:
+        share = min(1.0, settings.keep_rows / len(task.rows))
+    if settings.keep_tokens is not None:
+        share = min(1.0, settings.keep_tokens / max(1, prepared.trained_tokens))
+    told = preview(
+        scoring_tokens=workload.tokens,
+        cached_tokens=workload.tokens - workload.missing_tokens,
+        seconds_per_token=workload.seconds_per_token,
+        training_tokens=prepared.row_tokens,
+        epochs=training.epochs,
+        kept_share=1.0 if training.fixed_steps or share is None else share,
+        training_cost=training.cost,
+        ranks=task.ranks.size,
+    )
+    if task.ranks.first:
+        LOG.info("DONOD: %s", told.text())
+        write_json(task.folder / COST, asdict(told))
+    return told
+
+
+def _tell_kept(folder: Path, decision: Decision) -> None:
+    ranking, selection = decision.ranking, decision.selection
+    kept = int(selection.kept.sum())
+    if selection.budget is not None and kept < selection.budget:
         LOG.warning(
-            "DONOD: only %d of the %d rows to keep have a finite score; column reason "
-            "of %s tells which rows have none",
-            kept.size,
+            "DONOD: only %d of the %d rows to keep could be kept; column reason of %s "
+            "tells why each other row went",
+            kept,
             selection.budget,
             folder / SCORES,
         )
     LOG.info(
         "DONOD: kept %d of %d rows (preset %s, η = %.3g, median η* = %.3g); scores "
         "and reasons are in %s",
-        kept.size,
-        len(rows),
-        settings.preset,
+        kept,
+        ranking.rank.size,
+        ranking.preset,
         ranking.learning_rate,
         ranking.crossover_median,
         folder / SCORES,
     )
-    return kept
-
-
-def _scores(
-    rows: Any,
-    settings: DonodConfig,
-    folder: Path,
-    model: ScoringModel,
-    trace: Trace,
-) -> Scored:
-    hashes = [row_hash(row["input_ids"], row["labels"]) for row in rows]
-    identity = {
-        "dataset": dataset_fingerprint(hashes),
-        "model": model.fingerprint(),
-        "scoring_version": SCORING_VERSION,
-    }
-    stored = _reusable(folder, hashes, identity)
-    if stored is not None:
-        LOG.info("DONOD: reusing the scores of %d rows in %s", len(hashes), folder)
-        return stored
-    found = trace()
-    sources = [found.get(value) for value in hashes]
-    LOG.info("DONOD: scoring %d rows with %s", len(hashes), model.name)
-    started = time.monotonic()
-    with model.loaded() as network:
-        columns, head_norm = _forward(network, rows, settings, model)
-    identity |= {
-        "head_norm": head_norm,
-        "model_name": model.name,
-        "scored_rows": len(hashes),
-        "scoring_seconds": round(time.monotonic() - started, 1),
-    }
-    return Scored(hashes, columns, sources, identity)
-
-
-def _forward(
-    network: Any, rows: Any, settings: DonodConfig, model: ScoringModel
-) -> tuple[Columns, float]:
-    from axolotl_donod.pruning.head import output_head
-    from axolotl_donod.pruning.scorer import score_rows
-
-    columns = score_rows(
-        network,
-        rows,
-        batch_tokens=settings.scoring.batch_tokens,
-        pad_token_id=model.tokenizer().pad_token_id or 0,
-    )
-    return columns, output_head(network).norm
-
-
-def _reusable(
-    folder: Path, hashes: list[str], identity: Mapping[str, Any]
-) -> Scored | None:
-    """Return the stored scores if they are those of these rows and this model."""
-    try:
-        manifest = read_manifest(folder / MANIFEST)
-        table = read_scores(folder / SCORES)
-    except DataError as error:
-        if (folder / SCORES).exists() or (folder / MANIFEST).exists():
-            LOG.warning("DONOD: scoring again: %s", error)
-        return None
-    known = manifest.get("identity", {})
-    if any(known.get(key) != value for key, value in identity.items()):
-        return None
-    if list(table["row_hash"]) != hashes:
-        return None
-    columns = {name: table[name] for name in PANEL}
-    pairs = zip(table["source"], table["source_row"], strict=True)
-    sources = [None if name is None else (name, int(row)) for name, row in pairs]
-    return Scored(hashes, columns, sources, known)
-
-
-def _write(
-    folder: Path,
-    settings: DonodConfig,
-    scored: Scored,
-    ranking: Ranking,
-    selection: Selection,
-) -> None:
-    if _known_identity(folder) != scored.identity:
-        # Never the new scores beside the manifest of the old ones.
-        (folder / MANIFEST).unlink(missing_ok=True)
-    write_scores(
-        folder / SCORES,
-        dict(scored.columns)
-        | {
-            "row_hash": scored.row_hashes,
-            "source": [source and source[0] for source in scored.sources],
-            "source_row": [source and source[1] for source in scored.sources],
-            "don": ranking.don,
-            "nod": ranking.nod,
-            "closeness": ranking.closeness,
-            "rank": ranking.rank,
-            "kept": selection.kept,
-            "reason": selection.reason,
-        },
-    )
-    write_manifest(folder / MANIFEST, _manifest(settings, scored, ranking, selection))
-
-
-def _known_identity(folder: Path) -> Any:
-    try:
-        return read_manifest(folder / MANIFEST).get("identity")
-    except DataError:
-        return None
-
-
-def _manifest(
-    settings: DonodConfig, scored: Scored, ranking: Ranking, selection: Selection
-) -> dict[str, Any]:
-    reasons, counts = np.unique(selection.reason.astype(str), return_counts=True)
-    return {
-        "identity": scored.identity,
-        "head_norm": scored.identity["head_norm"],
-        "learning_rate": ranking.learning_rate,
-        "crossover_median": _or_none(ranking.crossover_median),
-        "crossover_q95": _or_none(ranking.crossover_q95),
-        "rows": len(scored.row_hashes),
-        "kept": int(selection.kept.sum()),
-        "kept_tokens": int(scored.columns["n_tokens"][selection.kept].sum()),
-        "tokens": int(scored.columns["n_tokens"].sum()),
-        "reasons": dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
-        "settings": settings.model_dump(mode="json"),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("axolotl-donod", "torch", "transformers")
-        },
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None

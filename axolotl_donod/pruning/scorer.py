@@ -1,34 +1,231 @@
-"""Scores tokenised rows: takes a model and rows, gives one set of scalars per row.
+"""Scores tokenised rows: takes a model and a batch of rows, gives columns of scores.
 
-It knows nothing of configuration, files or which rows will be kept.
+It knows nothing of configuration files, stores or which rows will be kept.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from axolotl_donod.donod_config import ProbeConfig
+from axolotl_donod.errors import ScoringError
+from axolotl_donod.pruning.answers import (
+    answer_states,
+    evaluating,
+    groups,
+    without_prompt,
+)
 from axolotl_donod.pruning.head import (
-    OutputHead,
-    check_head,
     exact_matmul,
-    head_logits,
-    hidden_states,
+    head_products,
     output_head,
+    to_logits,
 )
-from axolotl_donod.pruning.panel import (
-    Columns,
-    RowScalars,
-    panel_columns,
-    row_scalars,
-)
+from axolotl_donod.pruning.head_check import check_head
+from axolotl_donod.pruning.memory import MemoryBound
+from axolotl_donod.pruning.panel import RowPanel, row_panels
+from axolotl_donod.pruning.probes import adam_step, sgd_steps
 from axolotl_donod.pruning.rows import IntArray, Row, Rows, batches, measure, read
+from axolotl_donod.pruning.score_values import score_values
+from axolotl_donod.pruning.scores import Score, ScoredRow, register_scores
 
-# Logits that exist at a time, 256 MiB in float32, unless one row needs more.
-_LOGIT_ELEMENTS = 2**26
+# Products of head and states that exist at a time, 128 MiB in float32, unless one row
+# needs more.
+_GROUP_ELEMENTS = 2**25
+STEP_COLUMNS = ("step_inner", "step_norm_sq")
+
+
+class Scorer:
+    """A model that scores batches of rows with one forward pass of its body.
+
+    The label at position t is predicted from position t-1, so a label at position 0
+    is never trained. Batching changes speed and memory, not the scores.
+
+    Attributes:
+        head: The output head whose step the scores describe.
+        n_inputs: Number of token ids that the model can read.
+        n_outputs: Number of token ids that it can predict.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scores: Sequence[Score],
+        *,
+        pad_token_id: int,
+        probe: ProbeConfig | None = None,
+        probe_learning_rate: float | None = None,
+        answer_alone: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Find the head; nothing runs before `score`.
+
+        Args:
+            model: A decoder-only causal language model; left as it was found.
+            scores: What to compute; those that need the answer alone are left out
+                unless `answer_alone`.
+            pad_token_id: Token that fills the right of shorter rows.
+            probe: Step that DON and NOD measure; where it has no closed form, its two
+                numbers are columns too.
+            probe_learning_rate: Step size of several SGD steps; unset means that of
+                the probe.
+            answer_alone: Run a second pass over each answer without its prompt.
+            device: Where inputs go; unset means beside the model's embeddings.
+
+        Raises:
+            ScoringError: The head cannot be scored, or the step size is missing.
+        """
+        self.head = output_head(model)
+        embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+        self.n_inputs = embeddings.shape[0]
+        self.n_outputs = self.head.weight.shape[0]
+        self._model = model
+        self._scores = [s for s in scores if answer_alone or not s.needs_answer_alone]
+        self._answer_alone = any(score.needs_answer_alone for score in self._scores)
+        self._pad_token_id = pad_token_id
+        self._device = torch.device(device or embeddings.device)
+        self._probe = None if probe is None or probe.closed_form else probe
+        self._rate = probe_learning_rate or (probe and probe.learning_rate) or 0.0
+        if self._probe and self._probe.optimizer == "sgd" and not self._rate:
+            raise ScoringError(
+                f"donod.probe.steps {self._probe.steps} is scored at one step size, "
+                "but none is known; set donod.probe.learning_rate"
+            )
+        self._memory = MemoryBound()
+        self._buffer: Tensor | None = None
+        self._checked = False
+
+    def score(self, batch: Sequence[Row]) -> dict[str, NDArray[Any]]:
+        """Score rows together, in smaller parts where memory runs out.
+
+        Args:
+            batch: n rows.
+
+        Returns:
+            `n_tokens`, a column for each score, and `step_inner` and `step_norm_sq`
+            for a probe without a closed form; (n,) each, in the order of the rows.
+            Rows without trained tokens or with non-finite logits have NaN but in
+            `n_tokens`.
+
+        Raises:
+            ScoringError: The closed forms do not describe this model, a row alone
+                needs more memory than there is, or a score of a plugin fails.
+        """
+        counts = np.array([row.labels.size for row in batch], dtype=np.int64)
+        names = [score.name for score in self._scores]
+        names += STEP_COLUMNS if self._probe else ()
+        columns = {name: np.full(len(batch), np.nan) for name in names}
+        places = np.flatnonzero(counts)
+        with evaluating(self._model):
+            trained = [batch[place] for place in places]
+            for part, values in self._memory.apply(self._scored, trained):
+                here, places = np.split(places, [len(part)])
+                for name, column in values.items():
+                    columns[name][here] = column
+        return {"n_tokens": counts, **columns}
+
+    def _scored(self, rows: Sequence[Row]) -> dict[str, NDArray[np.float64]]:
+        """Columns of rows that have trained tokens."""
+        hidden = self._answer_states(rows)
+        panels: list[RowPanel] = []
+        for group in self._groups(rows):
+            labels = self._tensor(np.concatenate([row.labels for row in rows[group]]))
+            counts = [row.labels.size for row in rows[group]]
+            states = torch.cat(hidden[group])
+            with exact_matmul(states.device):
+                buffer = self._products(states)
+                panels += row_panels(self.head, states, labels, counts, buffer)
+        defined = [place for place, p in enumerate(panels) if p.scalars.defined]
+        self._check([rows[place] for place in defined])
+        alone = self._alone_losses(rows) if self._answer_alone else [None] * len(rows)
+        scored = {
+            place: _scored_row(rows[place], hidden[place], panels[place], alone[place])
+            for place in defined
+        }
+        return self._columns(rows, scored)
+
+    def _columns(
+        self, rows: Sequence[Row], scored: dict[int, ScoredRow]
+    ) -> dict[str, NDArray[np.float64]]:
+        columns = {}
+        for score in self._scores:
+            alone = score.needs_answer_alone
+            places = [n for n, row in scored.items() if not alone or _finite(row)]
+            column = np.full(len(rows), np.nan)
+            indices = [rows[place].index for place in places]
+            wanted = [scored[place] for place in places]
+            column[places] = score_values(score, wanted, indices)
+            columns[score.name] = column
+        if self._probe:
+            steps = np.full((2, len(rows)), np.nan)
+            for place, row in scored.items():
+                steps[:, place] = self._step(self._probe, row)
+            columns |= dict(zip(STEP_COLUMNS, steps, strict=True))
+        return columns
+
+    def _step(self, probe: ProbeConfig, row: ScoredRow) -> tuple[float, float]:
+        labels = row.labels.to(row.hidden.device)
+        if probe.optimizer == "adam":
+            return adam_step(self.head, row.hidden, labels, reduction=probe.reduction)
+        return sgd_steps(
+            self.head,
+            row.hidden,
+            labels,
+            learning_rate=self._rate,
+            weight_decay=probe.weight_decay,
+            steps=probe.steps,
+            reduction=probe.reduction,
+        )
+
+    def _alone_losses(self, rows: Sequence[Row]) -> list[Tensor | None]:
+        """Losses of the labels when the first token is all that precedes them."""
+        alone = [without_prompt(row) for row in rows]
+        hidden = self._answer_states(alone)
+        found: list[Tensor | None] = []
+        for group in self._groups(alone):
+            labels = self._tensor(np.concatenate([row.labels for row in alone[group]]))
+            states = torch.cat(hidden[group])
+            with exact_matmul(states.device):
+                products = head_products(self.head, states, self._products(states))
+                logits = to_logits(self.head, products)
+                losses = F.cross_entropy(logits, labels, reduction="none")
+            counts = [row.labels.size for row in alone[group]]
+            found += torch.split(losses.double().cpu(), counts)
+        return found
+
+    def _answer_states(self, rows: Sequence[Row]) -> list[Tensor]:
+        target = self.head.weight.device
+        states = answer_states(self._model, rows, self._pad_token_id, self._device)
+        return [own.to(target) for own in states]
+
+    def _groups(self, rows: Sequence[Row]) -> Iterator[slice]:
+        limit = max(1, _GROUP_ELEMENTS // self.n_outputs)
+        return groups([row.labels.size for row in rows], limit)
+
+    def _products(self, states: Tensor) -> Tensor | None:
+        """Memory for a group's products, kept since new memory costs the CPU much."""
+        elements = states.shape[0] * self.n_outputs
+        if elements > _GROUP_ELEMENTS:
+            return None
+        if self._buffer is None or self._buffer.numel() < elements:
+            self._buffer = None
+            self._buffer = states.new_empty(elements)
+        return self._buffer[:elements].view(-1, self.n_outputs)
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        if rows and not self._checked:
+            ids = torch.from_numpy(rows[0].input_ids).to(self._device)
+            check_head(self._model, self.head, ids)
+            self._checked = True
+
+    def _tensor(self, values: IntArray) -> Tensor:
+        return torch.from_numpy(values).to(self.head.weight.device)
 
 
 def score_rows(
@@ -37,108 +234,67 @@ def score_rows(
     *,
     batch_tokens: int,
     pad_token_id: int,
+    scores: Sequence[Score] | None = None,
+    probe: ProbeConfig | None = None,
+    answer_alone: bool = False,
     device: torch.device | str | None = None,
     progress: bool = True,
-) -> Columns:
-    """Score every row with one forward pass of the model body.
-
-    The label at position t is predicted from position t-1, so a label at position 0
-    is never trained. Batching changes speed and memory, not the scalars.
+) -> dict[str, NDArray[Any]]:
+    """Score every row; see `Scorer` for what is not said here.
 
     Args:
-        model: A decoder-only causal language model; left as it was found.
+        model: A decoder-only causal language model.
         rows: n rows with `input_ids` and `labels` (-100: not trained).
         batch_tokens: Padded tokens per batch; a longer row is a batch alone.
         pad_token_id: Token that fills the right of shorter rows.
-        device: Where inputs go; unset means beside the model's embeddings.
+        scores: What to compute; unset means the built-in scores.
+        probe: Step that DON and NOD measure.
+        answer_alone: Run a second pass over each answer without its prompt.
+        device: Where inputs go.
         progress: Show a progress bar over rows.
 
     Returns:
-        Columns of length n in input order. Rows without trained tokens have n_tokens
-        0 and NaN elsewhere; rows with non-finite logits have NaN but in n_tokens.
+        Columns of length n in input order.
 
     Raises:
         DataError: A row lacks a column, or holds ids that the model does not know.
-        ScoringError: The closed forms do not describe this model.
+        ScoringError: As `Scorer` and its `score` raise.
     """
-    head = output_head(model)
-    embeddings: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
-    target = torch.device(device) if device is not None else embeddings.device
-    lengths, counts = measure(rows, embeddings.shape[0], head.weight.shape[0])
-    scores = [RowScalars.undefined(int(count)) for count in counts]
-    checked = False
-    bar = tqdm(total=len(rows), desc="Scoring", unit="row", disable=not progress)
-    with _evaluating(model), bar:
+    scorer = Scorer(
+        model,
+        register_scores() if scores is None else scores,
+        pad_token_id=pad_token_id,
+        probe=probe,
+        answer_alone=answer_alone,
+        device=device,
+    )
+    lengths, counts = measure(rows, scorer.n_inputs, scorer.n_outputs)
+    columns = {name: np.full(len(rows), np.nan) for name in scorer.score([])}
+    columns["n_tokens"] = counts
+    with tqdm(total=len(rows), desc="Scoring", unit="row", disable=not progress) as bar:
         bar.update(int((counts == 0).sum()))
         for indices in batches(lengths, counts > 0, batch_tokens):
-            batch = [read(rows, index) for index in indices]
-            scored = _score_batch(model, head, batch, pad_token_id, target)
-            for row, scalars in zip(batch, scored, strict=True):
-                if not checked and np.isfinite(scalars.ce):
-                    check_head(model, head, _tensor(row.input_ids, target))
-                    checked = True
-                scores[row.index] = scalars
-            bar.update(len(batch))
-    return panel_columns(scores)
+            found = scorer.score([read(rows, index) for index in indices])
+            for name, values in found.items():
+                columns[name][indices] = values
+            bar.update(len(indices))
+    return columns
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Inference without dropout; every module gets its own mode back."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+def _scored_row(
+    row: Row, hidden: Tensor, panel: RowPanel, answer_losses: Tensor | None
+) -> ScoredRow:
+    return ScoredRow(
+        torch.from_numpy(row.input_ids),
+        torch.from_numpy(row.labels),
+        panel.token_losses,
+        panel.entropies,
+        hidden,
+        panel.scalars,
+        answer_losses,
+    )
 
 
-def _score_batch(
-    model: nn.Module,
-    head: OutputHead,
-    batch: Sequence[Row],
-    pad_token_id: int,
-    device: torch.device,
-) -> list[RowScalars]:
-    width = max(row.input_ids.size for row in batch)
-    ids = np.full((len(batch), width), pad_token_id, dtype=np.int64)
-    mask = np.zeros((len(batch), width), dtype=np.int64)
-    for place, row in enumerate(batch):
-        ids[place, : row.input_ids.size] = row.input_ids
-        mask[place, : row.input_ids.size] = 1
-    states = hidden_states(model, _tensor(ids, device), _tensor(mask, device))
-    limit = max(1, _LOGIT_ELEMENTS // head.weight.shape[0])
-    target = head.weight.device
-    scored = []
-    for group in _groups([row.positions.size for row in batch], limit):
-        hidden = [
-            states[place, _tensor(batch[place].positions, states.device)].to(target)
-            for place in group
-        ]
-        with exact_matmul(target):
-            logits = head_logits(head, torch.cat(hidden))
-            parts = torch.split(logits, [part.shape[0] for part in hidden])
-            for place, own, part in zip(group, hidden, parts, strict=True):
-                labels = _tensor(batch[place].labels, target)
-                scored.append(row_scalars(own, part, labels, head.bias))
-    return scored
-
-
-def _groups(counts: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Consecutive places whose counts sum to at most limit, or a single place."""
-    group: list[int] = []
-    total = 0
-    for place, count in enumerate(counts):
-        if group and total + count > limit:
-            yield group
-            group, total = [], 0
-        group.append(place)
-        total += count
-    if group:
-        yield group
-
-
-def _tensor(values: IntArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(values).to(device)
+def _finite(row: ScoredRow) -> bool:
+    losses = row.answer_losses
+    return losses is not None and bool(losses.isfinite().all())

@@ -1,0 +1,168 @@
+"""From scores to a decision: takes columns and settings, gives what stays and why.
+
+Everything `axolotl donod prune` can do again without a model; knows nothing of files.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.pruning.audit import Audit, run_audit
+from axolotl_donod.pruning.calibration import Calibration, fit_calibration
+from axolotl_donod.pruning.donod import FloatArray
+from axolotl_donod.pruning.panel import Columns
+from axolotl_donod.pruning.presets import closeness_of_presets
+from axolotl_donod.pruning.ranking import Ranking, rank_scores
+from axolotl_donod.pruning.scores import Goal
+from axolotl_donod.pruning.selection import Selection, select
+from axolotl_donod.pruning.shares import IntArray
+
+# Rows that the audit looks at; more would change its figures by less than 0.1 %.
+AUDITED_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class ScoredClones:
+    """The audit's m corrupted clones; `parents` index the rows they were made of."""
+
+    hashes: NDArray[np.bytes_]
+    kinds: NDArray[np.object_]
+    parents: IntArray
+    columns: Columns
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of n rows and what else decides about them.
+
+    Attributes:
+        hashes: (n,) row hashes.
+        columns: Names to (n,) scores.
+        sources: n names of datasets, None where unknown.
+        source_rows: n row numbers in them, None where unknown.
+        duplicate_groups: (n,) near-duplicate groups, -1 for none; None if not sought.
+        clusters: (n,) topic clusters, -1 for none; None if not sought.
+        clones: The audit's clones, None without audit.
+        identity: What the scores were made of and with, `head_norm` among it.
+    """
+
+    hashes: NDArray[np.bytes_]
+    columns: Columns
+    sources: Sequence[str | None]
+    source_rows: Sequence[int | None]
+    duplicate_groups: IntArray | None
+    clusters: IntArray | None
+    clones: ScoredClones | None
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What stays, and how good the ranking behind it is.
+
+    Attributes:
+        ranking: Ranking of the rows.
+        selection: The rows that stay.
+        audit: Where the clones rank, None without audit.
+        calibration: The regression of preset `calibrated`, None otherwise.
+        clone_closeness: (m,) closeness of the clones, empty without audit.
+        clone_rank: (m,) place that each clone would have taken among the rows.
+    """
+
+    ranking: Ranking
+    selection: Selection
+    audit: Audit | None
+    calibration: Calibration | None
+    clone_closeness: FloatArray
+    clone_rank: IntArray
+
+
+def decide(
+    scored: Scored,
+    settings: DonodConfig,
+    training_learning_rate: float,
+    goals: Mapping[str, Goal],
+) -> Decision:
+    """Rank the rows, audit the ranking with the clones, and select.
+
+    The clones never influence the rows' ranks, except that preset `calibrated`
+    learns from them.
+
+    Args:
+        scored: Scores of n rows and, with an audit, of m clones.
+        settings: Section `donod`.
+        training_learning_rate: Step size of preset `paper`.
+        goals: Which end of each registered score is good.
+
+    Raises:
+        ConfigError, DataError, ScoringError: As ranking and selection raise them.
+    """
+    clones = scored.clones if settings.audit.enabled else None
+    norm = scored.identity["head_norm"]
+    calibration = None
+    if settings.preset == "calibrated" and clones is not None:
+        calibration = fit_calibration(scored.columns, clones.columns)
+    ranking = rank_scores(
+        scored.columns,
+        settings,
+        norm,
+        training_learning_rate,
+        goals=goals,
+        calibration=calibration,
+    )
+    selection = select(
+        ranking,
+        settings,
+        sources=scored.sources,
+        duplicate_groups=scored.duplicate_groups,
+        clusters=scored.clusters,
+    )
+    if clones is None:
+        return Decision(ranking, selection, None, calibration, *_no_places())
+    columns, parents = _audited(scored.columns, clones)
+    # A budget of rows or tokens is one of all rows, not of the sample.
+    share = {"keep_rows": None, "keep_tokens": None}
+    audited = settings.model_copy(
+        update=share | {"keep_fraction": float(selection.kept.mean())}
+    )
+    both = columns, clones.columns, clones.kinds, parents
+    audit = run_audit(
+        *both,
+        settings=audited,
+        head_norm=norm,
+        training_learning_rate=training_learning_rate,
+        goals=goals,
+    )
+    if not clones.kinds.size:
+        return Decision(ranking, selection, audit, calibration, *_no_places())
+    presets = closeness_of_presets(*both, settings, norm, training_learning_rate)
+    nothing = np.full(columns["n_tokens"].size, np.nan), np.full(parents.size, np.nan)
+    of_rows, of_clones = presets.get(settings.preset, nothing)
+    places = _places(of_rows, of_clones, scored.hashes.size)
+    return Decision(ranking, selection, audit, calibration, of_clones, places)
+
+
+def _no_places() -> tuple[FloatArray, IntArray]:
+    return np.empty(0), np.empty(0, dtype=np.int64)
+
+
+def _audited(columns: Columns, clones: ScoredClones) -> tuple[Columns, IntArray]:
+    """A sample of the rows, all parents among them, and the parents' places in it."""
+    n_rows = columns["n_tokens"].size
+    if n_rows <= AUDITED_ROWS:
+        return columns, clones.parents
+    drawn = np.random.default_rng(0).choice(n_rows, AUDITED_ROWS, replace=False)
+    sample = np.union1d(drawn, clones.parents)
+    chosen = {name: values[sample] for name, values in columns.items()}
+    return chosen, np.searchsorted(sample, clones.parents)
+
+
+def _places(of_rows: FloatArray, of_clones: FloatArray, n_rows: int) -> IntArray:
+    """1 + the number of the n rows that are better, scaled up from a sample."""
+    order = np.sort(-of_rows)
+    better = np.searchsorted(order, -of_clones)
+    return np.asarray(1 + np.rint(better * (n_rows / of_rows.size)), dtype=np.int64)

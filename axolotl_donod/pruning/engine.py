@@ -1,0 +1,283 @@
+"""Scores rows through the store: only what is missing, each rank its share.
+
+Takes rows, a model to load when it is needed and a store; gives columns in the order
+of the rows. Knows nothing of how rows are ranked or kept.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.errors import ScoringError
+from axolotl_donod.pruning.model import ScoringModel
+from axolotl_donod.pruning.rows import Rows, Survey, batches, read
+from axolotl_donod.pruning.scorer import Scorer
+from axolotl_donod.pruning.scores import Score
+from axolotl_donod.pruning.store import ShardStore
+
+LOG = logging.getLogger("axolotl.donod")
+# Raised when the same row and model would give other numbers than before.
+SCORING_VERSION = 2
+HEAD_NORM = "head_norm"
+_POLL_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that score together."""
+
+    rank: int
+    size: int
+
+    @classmethod
+    def from_environment(cls) -> "Ranks":
+        """Read what a launcher such as torchrun or accelerate has set."""
+        environment = os.environ
+        rank, size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+        return cls(int(rank), int(size))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process decides for all."""
+        return self.rank == 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is to be scored, known from the first batch of this rank on.
+
+    Attributes:
+        tokens: Tokens of all rows and clones that need a score.
+        missing_tokens: Those of them that are not stored yet, on all ranks.
+        seconds_per_token: Time that a token of the first batch took.
+    """
+
+    tokens: int
+    missing_tokens: int
+    seconds_per_token: float
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How rows are scored: the model, the scores, the probe and their identity."""
+
+    model: ScoringModel
+    scores: Sequence[Score]
+    settings: DonodConfig
+    probe_learning_rate: float | None
+
+    def fingerprint(self) -> str:
+        """Name, in 32 digits, all but the row that a stored score depends on.
+
+        The chat template is no part of it: a row is known by its token ids, which
+        another template changes.
+        """
+        probe, scoring = self.settings.probe, self.settings.scoring
+        parts: dict[str, Any] = {
+            "model": self.model.fingerprint(),
+            "version": SCORING_VERSION,
+            "ifd": scoring.ifd,
+            "scores": sorted([score.name, score.version] for score in self.scores),
+        }
+        if not probe.closed_form:
+            sized = probe.optimizer == "sgd"
+            parts["probe"] = probe.model_dump(exclude={"learning_rate"})
+            parts["probe_step"] = self.probe_learning_rate if sized else None
+        text = json.dumps(parts, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def score_missing(
+    rows: Rows,
+    found: Survey,
+    scoring: Scoring,
+    store: ShardStore,
+    ranks: Ranks,
+    on_start: Callable[[Workload], object],
+    *,
+    batches_at_most: int | None = None,
+) -> None:
+    """Score this rank's share of the rows that the store lacks, batch by batch.
+
+    Every batch is on disk before the next one starts. Which rows are whose follows
+    from the rows alone, so ranks may start at different times and be killed at any.
+
+    Args:
+        rows: n tokenised rows.
+        found: Their survey.
+        scoring: What to score with.
+        store: Where scores go.
+        ranks: This process among all that score.
+        on_start: Called once, after the first batch.
+        batches_at_most: Stop after so many batches.
+
+    Raises:
+        DataError: A row does not fit the model, or the store cannot be written.
+        ScoringError: The model cannot be scored.
+    """
+    missing, budget = _missing(found, store), scoring.settings.scoring.batch_tokens
+    wanted = missing & _own(found, budget, ranks)
+    share = list(batches(found.lengths, wanted, budget))[:batches_at_most]
+    total = sum(len(batch) for batch in share)
+    if not total:
+        return
+    LOG.info(
+        "DONOD: scoring %d rows with %s%s",
+        total,
+        scoring.model.name,
+        "" if ranks.size == 1 else f" (rank {ranks.rank} of {ranks.size})",
+    )
+    bar = tqdm(total=total, desc="Scoring", unit="row", disable=not ranks.first)
+    with scoring.model.loaded() as network, bar:
+        scorer = _scorer(network, scoring)
+        found.check_vocabulary(scorer.n_inputs, scorer.n_outputs)
+        _check_context(network, found)
+        for number, batch in enumerate(share):
+            started = time.monotonic()
+            columns = scorer.score([read(rows, index) for index in batch])
+            columns[HEAD_NORM] = np.full(len(batch), scorer.head.norm)
+            store.append(found.hashes[batch], columns)
+            if number == 0:
+                seconds = time.monotonic() - started
+                on_start(_workload(found, missing, batch, seconds))
+            bar.update(len(batch))
+
+
+def collect(
+    rows: Rows, found: Survey, scoring: Scoring, store: ShardStore, ranks: Ranks
+) -> tuple[dict[str, NDArray[Any]], float]:
+    """Read the scores of all rows, once every rank has stored its share.
+
+    Args:
+        rows: n tokenised rows.
+        found: Their survey.
+        scoring: What they were scored with.
+        store: Where the scores lie.
+        ranks: This process among all that score.
+
+    Returns:
+        Columns of n values, NaN for a row without trained tokens; the norm of the
+        head.
+
+    Raises:
+        ScoringError: No row has trained tokens, or scores vanish while being read.
+    """
+    if not (found.counts > 0).any():
+        raise ScoringError(
+            f"none of {found.counts.size} rows has a trained token: all labels are "
+            "masked; check train_on_inputs, roles_to_train and the chat template"
+        )
+    _wait_for_others(found, store, ranks)
+    for _ in range(2):
+        hashes, stored = store.read()
+        place = np.searchsorted(hashes, found.hashes).clip(max=hashes.size - 1)
+        known = hashes[place] == found.hashes if hashes.size else found.counts < 0
+        if known[found.counts > 0].all():
+            break
+        # A shard was found corrupt and set aside just now.
+        score_missing(rows, found, scoring, store, Ranks(0, 1), lambda _: None)
+    else:
+        raise ScoringError(
+            f"score shards in {store.folder} vanish or break while they are read; "
+            "check the disk, or set donod.scoring.cache_path to another folder"
+        )
+    columns: dict[str, NDArray[Any]] = {"n_tokens": found.counts}
+    for name, values in stored.items():
+        if name not in (*columns, HEAD_NORM):
+            columns[name] = np.where(known, values[place], np.nan)
+    return columns, float(stored[HEAD_NORM][0])
+
+
+def _missing(found: Survey, store: ShardStore) -> BoolArray:
+    """Which rows to score: the first of equal rows, if it has labels and no score."""
+    wanted = _scoreable(found)
+    wanted[wanted] = ~np.isin(found.hashes[wanted], store.hashes())
+    return wanted
+
+
+def _scoreable(found: Survey) -> BoolArray:
+    _, first = np.unique(found.hashes, return_index=True)
+    wanted = np.zeros(found.hashes.size, dtype=bool)
+    wanted[first] = True
+    return wanted & (found.counts > 0)
+
+
+def _own(found: Survey, batch_tokens: int, ranks: Ranks) -> BoolArray:
+    """This rank's rows: those of every size-th batch, stored or not.
+
+    Batches come longest first, so shares are alike; and since whole batches are
+    shared out, what one rank scores is batched as if it scored everything.
+    """
+    everything = _scoreable(found)
+    if ranks.size == 1:
+        return everything
+    own = np.zeros_like(everything)
+    in_line = batches(found.lengths, everything, batch_tokens)
+    for batch in islice(in_line, ranks.rank, None, ranks.size):
+        own[batch] = True
+    return own
+
+
+def _scorer(network: Any, scoring: Scoring) -> Scorer:
+    return Scorer(
+        network,
+        scoring.scores,
+        pad_token_id=scoring.model.tokenizer().pad_token_id or 0,
+        probe=scoring.settings.probe,
+        probe_learning_rate=scoring.probe_learning_rate,
+        answer_alone=scoring.settings.scoring.ifd,
+    )
+
+
+def _check_context(network: Any, found: Survey) -> None:
+    """Name rows longer than the model's context; refuse where it cannot read on."""
+    config = network.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    longest = int(found.lengths.argmax())
+    if limit is None or found.lengths[longest] <= limit:
+        return
+    said = (
+        f"{int((found.lengths > limit).sum())} rows are longer than the {limit} tokens "
+        f"that {type(network).__name__} reads (max_position_embeddings): prepared row "
+        f"{longest} has {found.lengths[longest]}; lower sequence_len"
+    )
+    if getattr(config, "rope_parameters", None) is None:
+        raise ScoringError(said)
+    LOG.warning("DONOD: %s, or take the scores of these rows with care", said)
+
+
+def _workload(
+    found: Survey, missing: BoolArray, batch: list[int], seconds: float
+) -> Workload:
+    tokens = int(found.lengths[found.counts > 0].sum())
+    left, scored = found.lengths[missing].sum(), found.lengths[batch].sum()
+    return Workload(tokens, int(left), seconds / max(1, int(scored)))
+
+
+def _wait_for_others(found: Survey, store: ShardStore, ranks: Ranks) -> None:
+    told = started = time.monotonic()
+    while ranks.size > 1 and (missing := int(_missing(found, store).sum())):
+        time.sleep(_POLL_SECONDS)
+        if time.monotonic() - told > _PATIENCE_SECONDS:
+            told = time.monotonic()
+            LOG.info(
+                "DONOD: other ranks still score %d rows, %.0f s after this one ended; "
+                "all ranks must see %s",
+                missing,
+                told - started,
+                store.folder,
+            )

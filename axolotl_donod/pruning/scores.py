@@ -1,0 +1,116 @@
+"""Scores of a row by name: the protocol that plugins use too, and the built-in ones.
+
+Takes what one forward pass gave for a row, gives a number; knows nothing of models,
+batches, files or of how scores are fused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from axolotl_donod.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from axolotl_donod.pruning.panel import RowScalars
+
+Goal = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A row with T trained tokens after its forward pass, for scores to look at.
+
+    Attributes:
+        input_ids: (S,) token ids, prompt included.
+        labels: (T,) trained token ids.
+        token_losses: (T,) cross-entropies in nats, float64, on the CPU.
+        entropies: (T,) entropies of the predictions in nats, float64, on the CPU.
+        hidden: (T, d) states after the final norm that predict the labels.
+        scalars: The panel of the row.
+        answer_losses: (T,) cross-entropies in nats of the same labels when the model
+            sees the row's first token and the labels alone, float64; None unless some
+            score needs it.
+    """
+
+    input_ids: "Tensor"
+    labels: "Tensor"
+    token_losses: "Tensor"
+    entropies: "Tensor"
+    hidden: "Tensor"
+    scalars: "RowScalars"
+    answer_losses: "Tensor | None" = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number per row, computed while the row's states are at hand.
+
+    Attributes:
+        name: Column in the score table; lower-case letters, digits and `_`.
+        goal: Which end is good: "min" or "max".
+        compute: Takes a batch of scored rows, gives a float for each; only rows with
+            trained tokens and finite logits are given.
+        version: Change it when the numbers change, so that rows are scored again.
+        needs_answer_alone: Whether `answer_losses` must be there, which takes a second
+            forward pass.
+    """
+
+    name: str
+    goal: Goal
+    compute: Callable[[Sequence[ScoredRow]], Sequence[float]]
+    version: str = "1"
+    needs_answer_alone: bool = False
+
+
+def _of_panel(name: str, goal: Goal = "min") -> Score:
+    return Score(name, goal, lambda rows: [getattr(r.scalars, name) for r in rows])
+
+
+def _of_losses(name: str, summary: "Callable[[Tensor], Tensor]") -> Score:
+    """Give a score of the token-loss profile, the losses in the order of the tokens."""
+    return Score(
+        name, "min", lambda rows: [float(summary(row.token_losses)) for row in rows]
+    )
+
+
+def _ce_minus_entropy(rows: Sequence[ScoredRow]) -> list[float]:
+    return [row.scalars.ce - row.scalars.entropy for row in rows]
+
+
+def _start(losses: "Tensor") -> "Tensor":
+    """Mean over the first quarter of the tokens, rounded up."""
+    return losses[: -(-losses.shape[0] // 4)].mean()
+
+
+def _ifd(rows: Sequence[ScoredRow]) -> list[float]:
+    """Instruction-following difficulty (Cherry LLM, arXiv 2308.12032).
+
+    Mean cross-entropy of the answer after its prompt over that of the answer alone.
+    """
+    return [
+        row.scalars.ce / float(row.answer_losses.mean())
+        for row in rows
+        if row.answer_losses is not None
+    ]
+
+
+@hookimpl
+def register_scores() -> list[Score]:
+    """Give the built-in scores."""
+    return [
+        _of_panel("ce"),
+        _of_panel("entropy"),
+        Score("ce_minus_entropy", "min", _ce_minus_entropy),
+        _of_panel("w_dot_g"),
+        _of_panel("g_norm_sq"),
+        _of_panel("el2n"),
+        _of_panel("token_accuracy", "max"),
+        _of_panel("effective_rank", "max"),
+        _of_losses("ce_std", lambda losses: losses.std(correction=0)),
+        _of_losses("ce_max", lambda losses: losses.max()),
+        _of_losses("ce_start", _start),
+        _of_losses("ce_end", lambda losses: losses[-1]),
+        Score("ifd", "min", _ifd, needs_answer_alone=True),
+    ]

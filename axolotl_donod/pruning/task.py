@@ -1,0 +1,257 @@
+"""One data set to prune for one training run, made ready for scoring.
+
+Takes rows, settings and a model; gives rows and clones in one line, the store that
+has their scores, and in the end the scores with their sources.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from axolotl_donod import registry
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.errors import ConfigError, DataError
+from axolotl_donod.pruning.clones import Clones, clone_count, make_clones
+from axolotl_donod.pruning.decision import Scored, ScoredClones
+from axolotl_donod.pruning.engine import HEAD_NORM, Ranks, Scoring, collect
+from axolotl_donod.pruning.folder import known_sources
+from axolotl_donod.pruning.model import ScoringModel
+from axolotl_donod.pruning.rows import Survey, survey
+from axolotl_donod.pruning.scorer import STEP_COLUMNS
+from axolotl_donod.pruning.similarity import duplicate_groups, topic_clusters
+from axolotl_donod.pruning.store import ShardStore
+from axolotl_donod.pruning.table import FIXED_COLUMNS, dataset_fingerprint
+
+LOG = logging.getLogger("axolotl.donod")
+SHARDS = "shards"
+Trace = Callable[[], Mapping[str, tuple[str, int]]]
+_NAMED_ROWS = 5
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What must be known of the training that follows.
+
+    Attributes:
+        learning_rate: Step size of preset `paper`.
+        epochs: Epochs over the kept rows.
+        fixed_steps: Whether max_steps bounds training whatever the rows.
+        cost: Forward passes that training on a token is worth.
+        sequence_len: Longest row that training sees, in tokens.
+    """
+
+    learning_rate: float
+    epochs: float
+    fixed_steps: bool
+    cost: float
+    sequence_len: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to prune, for which training, with what.
+
+    Attributes:
+        rows: n tokenised rows with `input_ids` and `labels` (a `datasets.Dataset`).
+        settings: Section `donod`.
+        folder: Where everything is kept.
+        model: What to score with; loaded only when scores are missing.
+        training: The training that follows.
+        trace: Gives the source of each row hash; called only for rows not yet known.
+        ranks: This process among those that score together.
+    """
+
+    rows: Any
+    settings: DonodConfig
+    folder: Path
+    model: ScoringModel
+    training: TrainingPlan
+    trace: Trace
+    ranks: Ranks = field(default_factory=Ranks.from_environment)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows and clones in one line, and what is known of them before scoring.
+
+    Attributes:
+        rows: The n rows, and the clones after them.
+        found: Their survey.
+        clones: The clones alone, None without audit.
+        scoring: What they are scored with.
+        store: Where their scores are kept.
+        identity: What names rows, clones and scoring.
+        row_tokens: Tokens of the n rows.
+        trained_tokens: Those of them that are trained.
+    """
+
+    rows: "Joined"
+    found: Survey
+    clones: Clones | None
+    scoring: Scoring
+    store: ShardStore
+    identity: dict[str, Any]
+    row_tokens: int
+    trained_tokens: int
+
+
+class Joined(Sequence[Mapping[str, Any]]):
+    """The rows of a data set and, after them, clones."""
+
+    def __init__(self, rows: Any, clones: Sequence[Mapping[str, Any]]) -> None:
+        self._rows, self._clones = rows, clones
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._clones)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index < len(self._rows):
+            return self._rows[index]
+        return self._clones[index - len(self._rows)]
+
+
+def prepare(task: Task) -> Prepared:
+    """Survey the rows, make the audit's clones, and find the store of their scores.
+
+    Raises:
+        ConfigError: audit.kinds names a corruption that no plugin gives.
+        DataError: There are no rows, or a row cannot be scored.
+    """
+    if not len(task.rows):
+        raise DataError("there are no training rows to prune; check `datasets:`")
+    of_rows = found = survey(task.rows)
+    clones = _make_clones(task, of_rows)
+    if clones is not None:
+        found = of_rows.joined(survey(clones.rows))
+    rate = task.settings.probe.learning_rate or task.training.learning_rate
+    scores = registry.scores()
+    taken = sorted(scores.keys() & {*FIXED_COLUMNS, *STEP_COLUMNS, HEAD_NORM})
+    if taken:
+        raise ConfigError(
+            f"plugins give scores of the names {taken}, which are columns of the score "
+            "table; rename them"
+        )
+    scoring = Scoring(task.model, list(scores.values()), task.settings, rate)
+    fingerprint = scoring.fingerprint()
+    cache = task.settings.scoring.cache_path
+    shards = Path(cache) if cache else task.folder / SHARDS
+    identity = {
+        "dataset": dataset_fingerprint(of_rows.hashes),
+        "clones": dataset_fingerprint(found.hashes[of_rows.hashes.size :]),
+        "scoring": fingerprint,
+        "model": task.model.fingerprint(),
+        "model_name": task.model.name,
+        "template": task.model.template_fingerprint(),
+    }
+    return Prepared(
+        Joined(task.rows, clones.rows if clones else []),
+        found,
+        clones,
+        scoring,
+        ShardStore(shards, fingerprint, task.ranks.rank),
+        identity,
+        int(of_rows.lengths.sum()),
+        int(of_rows.counts.sum()),
+    )
+
+
+def _make_clones(task: Task, found: Survey) -> Clones | None:
+    audit = task.settings.audit
+    if not audit.enabled:
+        return None
+    known = registry.corruptions()
+    unknown = sorted(set(audit.kinds or ()) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"donod.audit.kinds names {unknown}, but the registered corruptions are "
+            f"{sorted(known)}; correct the names or install the plugin that has them"
+        )
+    clones = make_clones(
+        task.rows,
+        corruptions={name: known[name] for name in audit.kinds or known},
+        count=clone_count(len(task.rows), audit),
+        tokenizer=task.model.tokenizer(),
+        max_length=task.training.sequence_len,
+        seed=task.model.seed,
+        eligible=found.counts > 0,
+    )
+    if clones.missing:
+        LOG.info(
+            "DONOD: audit clones that these rows do not allow: %s",
+            ", ".join(f"{count} {kind}" for kind, count in clones.missing.items()),
+        )
+    return clones
+
+
+def scored(task: Task, prepared: Prepared) -> Scored:
+    """Gather scores, sources, duplicates and topics once all rows are scored.
+
+    Raises:
+        ScoringError: No row has a score.
+    """
+    columns, head_norm = collect(
+        prepared.rows, prepared.found, prepared.scoring, prepared.store, task.ranks
+    )
+    n_rows, hashes = len(task.rows), prepared.found.hashes
+    of_rows = {name: values[:n_rows] for name, values in columns.items()}
+    sources, source_rows = _sources(task, hashes[:n_rows])
+    _warn_of_non_finite(of_rows, sources, source_rows)
+    clones, selection = prepared.clones, task.settings.selection
+    threshold = selection.near_duplicates
+    return Scored(
+        hashes=hashes[:n_rows],
+        columns=of_rows,
+        sources=sources,
+        source_rows=source_rows,
+        duplicate_groups=(
+            None if threshold is None else duplicate_groups(task.rows, threshold)
+        ),
+        clusters=topic_clusters(task.rows) if selection.diversity else None,
+        clones=None
+        if clones is None
+        else ScoredClones(
+            hashes=hashes[n_rows:],
+            kinds=clones.kinds,
+            parents=clones.parents,
+            columns={name: values[n_rows:] for name, values in columns.items()},
+        ),
+        identity=prepared.identity | {"head_norm": head_norm},
+    )
+
+
+def _sources(
+    task: Task, hashes: NDArray[np.bytes_]
+) -> tuple[list[str | None], list[int | None]]:
+    known = known_sources(task.folder, hashes)
+    if known is not None:
+        return known
+    found = task.trace()
+    pairs = [found.get(value.decode()) for value in hashes]
+    return [p and p[0] for p in pairs], [None if p is None else p[1] for p in pairs]
+
+
+def _warn_of_non_finite(
+    columns: Mapping[str, NDArray[Any]],
+    sources: Sequence[str | None],
+    source_rows: Sequence[int | None],
+) -> None:
+    bad = np.flatnonzero((columns["n_tokens"] > 0) & ~np.isfinite(columns["ce"]))
+    if not bad.size:
+        return
+    named = "; ".join(
+        f"prepared row {i}"
+        + ("" if sources[i] is None else f" ({sources[i]}, row {source_rows[i]})")
+        for i in bad[:_NAMED_ROWS]
+    )
+    LOG.warning(
+        "DONOD: the model gives NaN or infinite logits for %d rows, which are never "
+        "kept: %s%s; try donod.scoring.dtype float32",
+        bad.size,
+        named,
+        " …" if bad.size > _NAMED_ROWS else "",
+    )

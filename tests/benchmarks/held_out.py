@@ -1,0 +1,203 @@
+"""What selection is worth: held-out loss after the same training on different rows.
+
+    python -m tests.benchmarks.held_out [--quick] [--processes 2]
+        [--output DIR] [--model DIR]
+
+SmolLM2-135M-Instruct trains with LoRA on GSM8K rows of which a third is spoiled, three
+seeds, and on untouched rows, one seed. Every arm takes the same number of steps: on the
+30 % that DONOD keeps by its default preset, by the preset that its audit recommends, by
+presets `calibrated` and `paper`, on the 30 % of lowest loss, on a random 30 %, and on
+all rows. Arms that keep the same rows share a run. Measured is the mean cross-entropy
+of the answers of unseen clean rows, before and after. A small model and few rows:
+numbers that compare arms, not numbers to expect.
+
+Each run writes a file when it ends, so the same command takes an interrupted table up
+where it stopped; two runs go side by side, one thread each.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from axolotl_donod.donod_config import AuditConfig, DonodConfig
+from axolotl_donod.files import write_json, write_text
+from tests.benchmarks.adapter_training import Budget, train
+from tests.benchmarks.cached_scores import ScoreCache
+from tests.benchmarks.held_out_report import UNTRAINED, markdown, summary
+from tests.benchmarks.noise import NoisySet, TokenRow, noisy_sets, token_rows
+from tests.benchmarks.quality_arms import (
+    LOSS,
+    RECOMMENDED,
+    ScoredSet,
+    audit_of,
+    closeness,
+    kept,
+)
+from tests.benchmarks.real_cost import SECOND_CORE, SECONDS_PER_TOKEN, relative_size
+from tests.benchmarks.selection_quality import arguments, score, scored_sets
+from tests.benchmarks.workers import spread
+
+SOURCE = "gsm8k"
+DEFAULT = "donod"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows to choose from, unseen ones, their greatest length, and the budget."""
+
+    rows: int = 400
+    held_out: int = 40
+    max_tokens: int = 160
+    noise: float = 0.33
+    noisy_seeds: int = 3
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    budget: Budget = field(default_factory=Budget)
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    rows=36,
+    held_out=2,
+    max_tokens=110,
+    noisy_seeds=1,
+    audit=AuditConfig(min_rows=15),
+    budget=Budget(steps=2, batch=2, warmup=1, micro_batch=2),
+)
+
+
+def build(tokenizer: Any, sizes: Sizes) -> tuple[list[NoisySet], list[TokenRow]]:
+    """The noisy sets, the untouched one and the held-out rows."""
+    rows = token_rows(tokenizer, SOURCE, sizes.rows, sizes.max_tokens)
+    unseen = token_rows(tokenizer, "gsm8k_test", sizes.held_out, sizes.max_tokens)
+    common = {"tokenizer": tokenizer, "audit": sizes.audit}
+    sets = []
+    for seed in range(sizes.noisy_seeds):
+        sets += noisy_sets(rows, SOURCE, noises=(sizes.noise,), seed=seed, **common)
+    sets += noisy_sets(rows, SOURCE, noises=(0.0,), seed=0, **common)
+    return sets, unseen
+
+
+def choices(scored: ScoredSet) -> dict[str, np.ndarray]:
+    """The rows of each arm, (n,) each."""
+    noisy = scored.noisy
+    audit = audit_of(scored)
+    chosen = {
+        DEFAULT: audit.chosen,
+        RECOMMENDED: audit.recommended or audit.chosen,
+        "calibrated": "calibrated",
+        "paper": "paper",
+    }
+    good = {arm: closeness(scored, DonodConfig(preset=p)) for arm, p in chosen.items()}
+    good["loss"] = -scored.columns[LOSS]
+    n_rows = len(noisy.rows)
+    good["random"] = np.random.default_rng(noisy.seed).permutation(n_rows).astype(float)
+    found = {arm: kept(goodness) for arm, goodness in good.items()}
+    found["all"] = np.ones(n_rows, dtype=bool)
+    return found | {UNTRAINED: np.zeros(n_rows, dtype=bool)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm on one set; arms that train on the same rows share `file`."""
+
+    about: dict[str, Any]
+    task: dict[str, Any]
+    file: Path
+
+
+def cells(
+    sets: Sequence[ScoredSet], unseen: list[TokenRow], sizes: Sizes, folder: Path
+) -> list[Cell]:
+    """Every arm of every set, with the file of its result."""
+    found = []
+    for scored in sets:
+        noisy = scored.noisy
+        for arm, chosen in choices(scored).items():
+            planted = noisy.is_planted[chosen]
+            about = {
+                "arm": arm,
+                "noise": noisy.noise,
+                "seed": noisy.seed,
+                "kept_rows": int(chosen.sum()),
+                "kept_noise": float(planted.mean()) if planted.size else None,
+            }
+            task = _task(scored, chosen, unseen, sizes)
+            digest = hashlib.blake2b(json.dumps(task).encode(), digest_size=8)
+            found.append(Cell(about, task, folder / f"{digest.hexdigest()}.json"))
+    return found
+
+
+def _task(
+    scored: ScoredSet, chosen: np.ndarray, unseen: list[TokenRow], sizes: Sizes
+) -> dict[str, Any]:
+    """All that a run depends on but the model; without rows there is no step."""
+    rows = [scored.noisy.rows[index] for index in np.flatnonzero(chosen)]
+    budget = sizes.budget if rows else replace(sizes.budget, steps=0)
+    seed = scored.noisy.seed if rows else 0
+    return {"rows": rows, "held_out": unseen, "budget": asdict(budget), "seed": seed}
+
+
+def run_all(found: Sequence[Cell], given: argparse.Namespace) -> None:
+    """Train every cell that has no result, each in a process of one thread."""
+    todo = {cell.file: cell.task for cell in found if not cell.file.is_file()}
+    tokens = sum(_passes(task) for task in todo.values())
+    seconds = tokens * SECONDS_PER_TOKEN * relative_size(given.model)
+    seconds /= 1 + SECOND_CORE * (given.processes - 1)
+    print(
+        f"{len(todo)} run(s) to train on {given.processes} core(s): about "
+        f"{seconds / 60:.0f} min",
+        flush=True,
+    )
+    tasks = [(path, task, given.model) for path, task in todo.items()]
+    done = spread(run, tasks, given.processes)
+    for _ in tqdm(done, desc="Training", unit="run", total=len(tasks), smoothing=0):
+        pass
+
+
+def _passes(task: Mapping[str, Any]) -> float:
+    """Tokens of forward passes that a run costs: training a token costs three."""
+    held_out = sum(len(row["input_ids"]) for row in task["held_out"])
+    if not task["rows"]:
+        return float(held_out)
+    length = np.mean([len(row["input_ids"]) for row in task["rows"]])
+    trained = task["budget"]["steps"] * task["budget"]["batch"] * length
+    return float(3 * trained + held_out)
+
+
+def run(work: tuple[Path, dict[str, Any], Path]) -> None:
+    """Train one task; its result appears whole."""
+    path, task, model = work
+    budget = Budget(**task["budget"])
+    write_json(path, train(model, task["rows"], task["held_out"], budget, task["seed"]))
+
+
+def measured(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A record of every cell, its result included."""
+    return [cell.about | json.loads(cell.file.read_text("utf-8")) for cell in found]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score, train, write the tables; the last line is one JSON object."""
+    given = arguments(__doc__.splitlines()[0], "held_out", argv)
+    sizes = QUICK if given.quick else FULL
+    cache = ScoreCache(given.output / "scores", given.model)
+    sets, unseen = build(cache.tokenizer, sizes)
+    score(cache, sets, given.processes)
+    found = cells(scored_sets(cache, sets), unseen, sizes, given.output / "runs")
+    run_all(found, given)
+    records = measured(found)
+    write_text(given.output / "results.md", markdown(records))
+    write_json(given.output / "results.json", {"runs": records})
+    print(markdown(records))
+    print(json.dumps(summary(records)))
+
+
+if __name__ == "__main__":
+    main()
