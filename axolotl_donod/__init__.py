@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Corruption": "axolotl_donod.pruning.corruptions",
+    "Corruption": "axolotl_donod.pruning.audit.corruptions",
     "DonodPlugin": "axolotl_donod.plugin",
     "Score": "axolotl_donod.pruning.scores",
     "cot_pairs": "axolotl_donod.cot",

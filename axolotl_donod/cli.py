@@ -73,7 +73,7 @@ def prune(config: Path) -> None:
 @CONFIG
 def audit(config: Path) -> None:
     """Print where the corrupted clones of CONFIG rank; fail below audit.min_auroc."""
-    from axolotl_donod.pruning.audit import audit_table, check_min_auroc
+    from axolotl_donod.pruning.audit.audit import audit_table, check_min_auroc
     from axolotl_donod.pruning.prune import audit_again
 
     with _plain_errors():

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from axolotl_donod.donod_config import DonodConfig, Section
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.donod_parts import Section
 
 SFT: Literal["sft"] = "sft"
 ALIGNMENT: Literal["alignment"] = "alignment"

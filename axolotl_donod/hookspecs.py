@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from axolotl_donod.pruning.corruptions import Corruption
+    from axolotl_donod.pruning.audit.corruptions import Corruption
     from axolotl_donod.pruning.scores import Score
 
 PROJECT = "axolotl_donod"

@@ -13,7 +13,7 @@ import pluggy
 
 from axolotl_donod import hookspecs
 from axolotl_donod.errors import ConfigError
-from axolotl_donod.pruning.corruptions import Corruption
+from axolotl_donod.pruning.audit.corruptions import Corruption
 from axolotl_donod.pruning.scores import Score
 
 Part = TypeVar("Part", Score, Corruption)

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import AuditError
-from axolotl_donod.pruning.audit import (
+from axolotl_donod.pruning.audit.audit import (
     PRESETS,
     as_json,
     audit_table,
@@ -18,7 +18,7 @@ from axolotl_donod.pruning.audit import (
     from_json,
     run_audit,
 )
-from axolotl_donod.pruning.auroc import auroc_within_length
+from axolotl_donod.pruning.audit.auroc import auroc_within_length
 from axolotl_donod.pruning.donod import don, nod
 from axolotl_donod.pruning.presets import KIND_LEFT_OUT, closeness_of_presets
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from axolotl_donod.pruning.auroc import (
+from axolotl_donod.pruning.audit.auroc import (
     SAMPLE_ROWS,
     Resampling,
     auroc_within_length,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from axolotl_donod.donod_config import AuditConfig
+from axolotl_donod.donod_parts import AuditConfig
 from tests.benchmarks import selection_quality
 from tests.benchmarks.intervals import mean, paired
 from tests.benchmarks.noise import (

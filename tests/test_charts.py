@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from axolotl_donod.pruning.judge import RankingAudit
+from axolotl_donod.pruning.audit.judge import RankingAudit
 from axolotl_donod.pruning.report import canvas, charts
 from axolotl_donod.pruning.report.scales import Scale
 from axolotl_donod.pruning.report.tallies import Groups, budget_curve

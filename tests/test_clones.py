@@ -9,9 +9,9 @@ import datasets
 import numpy as np
 import pytest
 
-from axolotl_donod.donod_config import AuditConfig
-from axolotl_donod.pruning.clones import POOL_SIZE, clone_count, make_clones
-from axolotl_donod.pruning.corruptions import Corruption, register_corruptions
+from axolotl_donod.donod_parts import AuditConfig
+from axolotl_donod.pruning.audit.clones import POOL_SIZE, clone_count, make_clones
+from axolotl_donod.pruning.audit.corruptions import Corruption, register_corruptions
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

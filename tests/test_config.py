@@ -28,7 +28,7 @@ def test_a_config_without_our_sections_is_left_alone():
 def test_defaults_of_donod():
     donod = read_sections({"donod": {}}).donod
     assert (donod.keep_fraction, donod.keep_rows) == (0.3, None)
-    assert (donod.preset, donod.normalization) == ("calibrated", "vector")
+    assert (donod.preset, donod.normalization) == ("panel", "vector")
     assert (donod.weights.don, donod.weights.nod) == (0.5, 0.5)
     assert (donod.goals.don, donod.goals.nod) == ("max", "min")
     assert (donod.probe.learning_rate, donod.probe.weight_decay) == (None, 0.0)
@@ -51,25 +51,9 @@ def test_alignment_keeps_stock_keys_for_axolotl():
     assert alignment.overrides == {"datasets": PAIRS, "learning_rate": 5e-7}
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"audit": {"enabled": False}},
-        {"criteria": {"ce": {"goal": "min"}}},
-        {"criteria": {"ce": {"goal": "min"}}, "audit": {"enabled": False}},
-    ],
-)
-def test_the_panel_ranks_where_there_is_nothing_to_learn_from(settings):
-    assert DonodConfig(**settings).preset == "panel"
-    assert DonodConfig(**settings, preset=None).preset == "panel"
-
-
-def test_a_preset_that_is_set_stays():
-    audit = {"enabled": False}
-    assert DonodConfig(preset="paper", audit=audit).preset == "paper"
+def test_calibrated_needs_clones_to_learn_from():
     with pytest.raises(ValueError, match="calibrated learns from the audit's clones"):
-        DonodConfig(preset="calibrated", audit=audit)
-    assert DonodConfig(preset=None).preset == "calibrated"
+        DonodConfig(preset="calibrated", audit={"enabled": False})
 
 
 def test_a_number_of_rows_replaces_the_default_share():

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from axolotl_donod.pruning.corruptions import (
+from axolotl_donod.pruning.audit.corruptions import (
     Corruption,
     other_answer,
     refusal,

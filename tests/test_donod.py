@@ -11,8 +11,8 @@ from axolotl_donod.pruning.donod import (
     nod,
     reduce_sum,
 )
-from axolotl_donod.pruning.head import OutputHead
-from axolotl_donod.pruning.panel import row_scalars
+from axolotl_donod.pruning.scoring.head import OutputHead
+from axolotl_donod.pruning.scoring.panel import row_scalars
 
 LEARNING_RATES = [2e-5, 1e-3, 0.1, 1.0]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from axolotl_donod.errors import ScoringError
-from axolotl_donod.pruning.memory import MemoryBound, is_out_of_memory
 from axolotl_donod.pruning.rows import Row
+from axolotl_donod.pruning.scoring.memory import MemoryBound, is_out_of_memory
 
 
 def make_rows(lengths):
@@ -92,7 +92,7 @@ import numpy as np
 import torch
 from axolotl_donod.errors import ScoringError
 from axolotl_donod.pruning.rows import Row
-from axolotl_donod.pruning.scorer import Scorer
+from axolotl_donod.pruning.scoring.scorer import Scorer
 from axolotl_donod.pruning.scores import register_scores
 from tests.tiny import tiny_model
 

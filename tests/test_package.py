@@ -14,17 +14,30 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # before it. A name that ends in a dot is a folder whose modules may import one another.
 ORDER = """
 errors files
-donod_config config guard checks options
-pruning.donod pruning.panel
-pruning.head
-pruning.rows
-pruning.scorer
+donod_parts donod_config config guard checks options
+hookspecs
+pruning.scores
+pruning.audit.corruptions
+registry
+pruning.donod
 pruning.table
-pruning.ranking
-pruning.shares
-pruning.selection
-pruning.model
-pruning.prune
+pruning.rows
+pruning.scoring.head_weight pruning.scoring.head pruning.scoring.head_check
+pruning.scoring.token_sums pruning.scoring.gram
+pruning.scoring.panel pruning.scoring.probes
+pruning.scoring.answers pruning.scoring.memory pruning.scoring.score_values
+pruning.scoring.scorer
+pruning.store
+pruning.topsis pruning.step pruning.features pruning.calibration
+pruning.ranking pruning.presets
+pruning.shares pruning.selection pruning.similarity
+pruning.audit.spans pruning.audit.clones
+pruning.audit.auroc pruning.audit.judge pruning.audit.audit
+pruning.model pruning.engine
+pruning.decision pruning.folder
+pruning.cost
+pruning.report.
+pruning.task pruning.prune
 cot
 aw_dpo.weights aw_dpo.segments aw_dpo.loss aw_dpo.args aw_dpo.cache aw_dpo.collator
 aw_dpo.rows aw_dpo.metrics aw_dpo.trainer
@@ -35,6 +48,7 @@ plugin
 cli
 demo.
 """.split()
+FOLDERS = {"pruning.audit", "pruning.scoring", "pruning.report"}
 HEAVY = ("torch", "transformers", "axolotl", "trl", "peft", "datasets", "numpy")
 
 
@@ -45,18 +59,27 @@ def name_of(path: Path) -> str:
 
 def place(name: str) -> int:
     """Position of a module in ORDER."""
-    folder = f"{name.split('.')[0]}."
     if name in ORDER:
         return ORDER.index(name)
+    folder = f"{name.rpartition('.')[0]}."
     assert folder in ORDER, f"{name} has no place in ORDER; add it where it belongs"
     return ORDER.index(folder)
 
 
 def imports(path: Path) -> set[str]:
-    """Names, within the package, of the modules of it that a file imports anywhere."""
+    """Names, within the package, of the modules of it that a file imports anywhere.
+
+    What only a type checker imports is left out: it cannot run in a circle.
+    """
     known = {name_of(module) for module in MODULES}
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    tree, found = ast.parse(path.read_text("utf-8")), set()
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in set(ast.walk(tree)) - typing_only:
         if isinstance(node, ast.Import):
             full = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -65,7 +88,7 @@ def imports(path: Path) -> set[str]:
         else:
             continue
         found |= {n.removeprefix("axolotl_donod.") for n in full if ours(n)} & known
-    return found - {"", "pruning", "aw_dpo", "demo"}
+    return found - {"", "pruning", "aw_dpo", "demo"} - FOLDERS
 
 
 def ours(name: str) -> bool:

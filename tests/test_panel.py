@@ -8,10 +8,15 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from axolotl_donod.pruning import panel
-from axolotl_donod.pruning.gram import cheaper_by_tokens
-from axolotl_donod.pruning.head import OutputHead
-from axolotl_donod.pruning.panel import PANEL, RowScalars, row_panels, row_scalars
+from axolotl_donod.pruning.scoring import panel
+from axolotl_donod.pruning.scoring.gram import cheaper_by_tokens
+from axolotl_donod.pruning.scoring.head import OutputHead
+from axolotl_donod.pruning.scoring.panel import (
+    PANEL,
+    RowScalars,
+    row_panels,
+    row_scalars,
+)
 
 HEADS = {
     "plain": {},

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from axolotl_donod.errors import AuditError, ConfigError, DataError, ScoringError
 from axolotl_donod.pruning.engine import Ranks
-from axolotl_donod.pruning.head import output_head
 from axolotl_donod.pruning.prune import audit_again, estimate, prune, prune_again
+from axolotl_donod.pruning.scoring.head import output_head
 from axolotl_donod.pruning.table import (
     read_clones,
     read_manifest,

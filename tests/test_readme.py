@@ -1,8 +1,11 @@
 """What the README names exists: paths, commands, configs, options, columns, metrics."""
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -168,12 +171,16 @@ def test_presets_are_those_of_the_schema():
 
 
 def test_score_table_lists_every_column_and_reason():
+    from axolotl_donod import registry
     from axolotl_donod.pruning.selection import REASONS
-    from axolotl_donod.pruning.table import SCORE_COLUMNS
+    from axolotl_donod.pruning.table import FIXED_COLUMNS
 
-    rows = table_under("### The score table")
-    assert tuple(name for row in rows for name in code_in(row[0])) == SCORE_COLUMNS
-    assert [code for code in INLINE if code in REASONS] == list(REASONS)
+    listed = [n for row in table_under("### The score table") for n in code_in(row[0])]
+    columns = {*FIXED_COLUMNS, *registry.scores()} - {"kind", "parent"}
+    assert sorted(listed) == sorted(columns)
+    said = PROSE.split("A reason is", 1)[1].split("manifest.json", 1)[0]
+    found = [" ".join(code.split()) for code in code_in(said)]
+    assert [code for code in found if code in REASONS] == list(REASONS)
 
 
 def test_pair_columns_are_those_the_weights_read():
@@ -213,3 +220,38 @@ def test_output_folders_are_those_of_the_stages():
         assert name in paths + README
     for stage in (stages.SFT, stages.ALIGNMENT):
         assert f"{stage}/" in paths
+
+
+def test_the_example_of_a_plugin_adds_a_score(tmp_path):
+    """It is installed as a package would be, and scores rows of the tiny model."""
+    (example,) = [block for language, block in BLOCKS if language == "python"]
+    assert len(example.splitlines()) <= 13
+    group, name, module = re.search(
+        r"\[project\.entry-points\.(\w+)\] (\w+) = \"(\w+)\"", example
+    ).groups()
+    (tmp_path / f"{module}.py").write_text(example)
+    metadata = tmp_path / "example-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Name: example\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+    code = (
+        "from axolotl_donod import registry\n"
+        "from axolotl_donod.pruning.scoring.scorer import score_rows\n"
+        "from tests.tiny import tiny_model\n"
+        "row = {'input_ids': [5, 9, 200, 31], 'labels': [-100, -100, 200, 31]}\n"
+        "scores = list(registry.scores().values())\n"
+        "found = score_rows(tiny_model(), [row], scores=scores, batch_tokens=64,\n"
+        "                   pad_token_id=0, progress=False)\n"
+        "# Of two tokens the range is twice the distance of the maximum to the mean.\n"
+        "of_two = 2 * (found['ce_max'] - found['ce'])\n"
+        "assert abs(found['loss_range'] - of_two).max() < 1e-9\n"
+        "print(registry.scores()['loss_range'].goal, float(found['loss_range'][0]) > 0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.split() == ["min", "True"], result.stderr

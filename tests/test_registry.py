@@ -23,7 +23,7 @@ print("torch" in sys.modules)
 """
 IMPORTS = """
 from axolotl_donod.hookspecs import hookimpl
-from axolotl_donod.pruning.corruptions import Corruption
+from axolotl_donod.pruning.audit.corruptions import Corruption
 from axolotl_donod.pruning.scores import Score
 """
 LENGTH = """

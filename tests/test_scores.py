@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from axolotl_donod.pruning.panel import RowScalars
 from axolotl_donod.pruning.scores import ScoredRow, register_scores
+from axolotl_donod.pruning.scoring.panel import RowScalars
 
 SCORES = {score.name: score for score in register_scores()}
 SCALARS = RowScalars(5, 2.0, 1.5, 0.3, 0.04, 0.9, 0.4, 3.5)

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from axolotl_donod.donod_config import SelectionConfig
+from axolotl_donod.donod_parts import SelectionConfig
 from axolotl_donod.errors import DataError
 from axolotl_donod.pruning.shares import earlier, shares_of
 

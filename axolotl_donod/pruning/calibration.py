@@ -16,7 +16,7 @@ from axolotl_donod.pruning.features import Term, feature_table, features_of
 
 if TYPE_CHECKING:
     # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.panel import Columns
+    from axolotl_donod.pruning.scoring.panel import Columns
 
 MIN_CLONES = 12
 MAX_ROWS = 20_000

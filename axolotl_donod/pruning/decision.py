@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.pruning.audit import Audit, run_audit
+from axolotl_donod.pruning.audit.audit import Audit, run_audit
 from axolotl_donod.pruning.calibration import Calibration, fit_calibration
 from axolotl_donod.pruning.donod import FloatArray
-from axolotl_donod.pruning.panel import Columns
 from axolotl_donod.pruning.presets import closeness_of_presets
 from axolotl_donod.pruning.ranking import Ranking, rank_scores
 from axolotl_donod.pruning.scores import Goal
+from axolotl_donod.pruning.scoring.panel import Columns
 from axolotl_donod.pruning.selection import Selection, select
 from axolotl_donod.pruning.shares import IntArray
 

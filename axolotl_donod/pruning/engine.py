@@ -22,8 +22,8 @@ from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ScoringError
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Rows, Survey, batches, read
-from axolotl_donod.pruning.scorer import Scorer
 from axolotl_donod.pruning.scores import Score
+from axolotl_donod.pruning.scoring.scorer import Scorer
 from axolotl_donod.pruning.store import ShardStore
 
 LOG = logging.getLogger("axolotl.donod")

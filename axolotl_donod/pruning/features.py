@@ -14,7 +14,7 @@ from axolotl_donod.pruning.donod import FloatArray
 
 if TYPE_CHECKING:
     # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.panel import Columns
+    from axolotl_donod.pruning.scoring.panel import Columns
 
 # Features end here, in spreads from the centre, so that no row decides alone.
 CLIP = 5.0

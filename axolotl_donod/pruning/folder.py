@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import DataError
 from axolotl_donod.files import write_json
-from axolotl_donod.pruning.audit import as_json
+from axolotl_donod.pruning.audit.audit import as_json
 from axolotl_donod.pruning.decision import Decision, Scored, ScoredClones
 from axolotl_donod.pruning.selection import REASONS
 from axolotl_donod.pruning.shares import IntArray

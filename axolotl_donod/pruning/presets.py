@@ -17,7 +17,7 @@ from axolotl_donod.pruning.ranking import rank_scores
 
 if TYPE_CHECKING:
     # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.panel import Columns
+    from axolotl_donod.pruning.scoring.panel import Columns
 
 LOG = logging.getLogger("axolotl.donod")
 KIND_LEFT_OUT = "calibrated, kind left out"

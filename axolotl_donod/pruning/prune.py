@@ -18,7 +18,7 @@ from axolotl_donod import registry
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError
 from axolotl_donod.files import write_json
-from axolotl_donod.pruning.audit import Audit, audit_table, check_min_auroc
+from axolotl_donod.pruning.audit.audit import Audit, audit_table, check_min_auroc
 from axolotl_donod.pruning.cost import CostPreview, preview
 from axolotl_donod.pruning.decision import Decision, Scored, decide
 from axolotl_donod.pruning.engine import Ranks, Workload, score_missing

@@ -13,7 +13,7 @@ from axolotl_donod.hookspecs import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from axolotl_donod.pruning.panel import RowScalars
+    from axolotl_donod.pruning.scoring.panel import RowScalars
 
 Goal = Literal["min", "max"]
 

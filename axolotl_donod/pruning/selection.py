@@ -11,7 +11,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from axolotl_donod.donod_config import DonodConfig, SelectionConfig
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.donod_parts import SelectionConfig
 from axolotl_donod.errors import DataError
 from axolotl_donod.pruning.ranking import Ranking
 from axolotl_donod.pruning.shares import BoolArray, IntArray, Shares, earlier, shares_of

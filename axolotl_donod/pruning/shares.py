@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from axolotl_donod.donod_config import SelectionConfig
+from axolotl_donod.donod_parts import SelectionConfig
 from axolotl_donod.errors import ConfigError, DataError
 
 IntArray = NDArray[np.int64]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from axolotl_donod.donod_config import DonodConfig, ProbeConfig
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.donod_parts import ProbeConfig
 from axolotl_donod.pruning.donod import (
     FloatArray,
     crossover_learning_rate,
@@ -20,7 +21,7 @@ from axolotl_donod.pruning.donod import (
 
 if TYPE_CHECKING:
     # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.panel import Columns
+    from axolotl_donod.pruning.scoring.panel import Columns
 
 BEYOND_CROSSOVER = 10.0
 # Rows whose temporaries exist at a time; of ten million rows they would fill 400 MB.

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from axolotl_donod import registry
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError, DataError
-from axolotl_donod.pruning.clones import Clones, clone_count, make_clones
+from axolotl_donod.pruning.audit.clones import Clones, clone_count, make_clones
 from axolotl_donod.pruning.decision import Scored, ScoredClones
 from axolotl_donod.pruning.engine import HEAD_NORM, Ranks, Scoring, collect
 from axolotl_donod.pruning.folder import known_sources
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Survey, survey
-from axolotl_donod.pruning.scorer import STEP_COLUMNS
+from axolotl_donod.pruning.scoring.scorer import STEP_COLUMNS
 from axolotl_donod.pruning.similarity import duplicate_groups, topic_clusters
 from axolotl_donod.pruning.store import ShardStore
 from axolotl_donod.pruning.table import FIXED_COLUMNS, dataset_fingerprint

@@ -18,7 +18,7 @@ from tests.benchmarks.noise import TokenRow
 class Budget:
     """What every run may spend: `steps` optimiser steps of `batch` rows."""
 
-    steps: int = 20
+    steps: int = 12
     batch: int = 8
     learning_rate: float = 1e-3
     warmup: int = 3

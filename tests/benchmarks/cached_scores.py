@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from axolotl_donod.pruning.model import ScoringModel
-from axolotl_donod.pruning.panel import Columns
 from axolotl_donod.pruning.rows import Rows, batches, read, survey
+from axolotl_donod.pruning.scoring.panel import Columns
 from axolotl_donod.pruning.store import ShardStore
 from axolotl_donod.registry import scores
 from tests.benchmarks.real_cost import SECOND_CORE, SECONDS_PER_TOKEN, relative_size
@@ -119,7 +119,7 @@ def _start(model: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from axolotl_donod.pruning.scorer import Scorer
+    from axolotl_donod.pruning.scoring.scorer import Scorer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)

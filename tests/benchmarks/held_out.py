@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from axolotl_donod.donod_config import AuditConfig, DonodConfig
+from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.donod_parts import AuditConfig
 from axolotl_donod.files import write_json, write_text
 from tests.benchmarks.adapter_training import Budget, train
 from tests.benchmarks.cached_scores import ScoreCache
@@ -37,6 +38,7 @@ from tests.benchmarks.quality_arms import (
     RECOMMENDED,
     ScoredSet,
     audit_of,
+    by_default,
     closeness,
     kept,
 )
@@ -86,7 +88,7 @@ def build(tokenizer: Any, sizes: Sizes) -> tuple[list[NoisySet], list[TokenRow]]
 
 def choices(scored: ScoredSet) -> dict[str, np.ndarray]:
     """The rows of each arm, (n,) each."""
-    noisy = scored.noisy
+    noisy, scored = scored.noisy, by_default(scored)
     audit = audit_of(scored)
     chosen = {
         DEFAULT: audit.chosen,

@@ -5,7 +5,7 @@ ranking sees which rows are planted: that is for `measured` alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from axolotl_donod.donod_config import Criterion, DonodConfig
-from axolotl_donod.pruning.audit import PRESETS, Audit, run_audit
+from axolotl_donod.pruning.audit.audit import PRESETS, Audit, run_audit
 from axolotl_donod.pruning.calibration import fit_calibration
-from axolotl_donod.pruning.panel import Columns
 from axolotl_donod.pruning.ranking import rank_scores
+from axolotl_donod.pruning.scoring.panel import Columns
 from axolotl_donod.registry import scores
 from tests.benchmarks.noise import NoisySet
 
@@ -26,6 +26,7 @@ TRAINING_RATE = 2e-5
 LOSS = "ce"
 RECOMMENDED = "recommended"
 LEFT_OUT = "calibrated, kind left out"
+WITH_IFD = "calibrated, with scoring.ifd"
 
 FloatArray = NDArray[np.float64]
 
@@ -38,6 +39,14 @@ class ScoredSet:
     columns: Columns
     clones: Columns
     head_norm: float
+
+
+def by_default(scored: ScoredSet) -> ScoredSet:
+    """The set as a run with default settings scores it: without IFD."""
+    columns, clones = dict(scored.columns), dict(scored.clones)
+    columns.pop("ifd", None)
+    clones.pop("ifd", None)
+    return replace(scored, columns=columns, clones=clones)
 
 
 def goals() -> dict[str, str]:
@@ -70,7 +79,9 @@ def baselines(scored: ScoredSet) -> dict[str, FloatArray]:
 
 def presets(scored: ScoredSet) -> dict[str, FloatArray]:
     """Closeness, (n,) each, as a run of each preset gives it to the rows."""
-    return {name: closeness(scored, DonodConfig(preset=name)) for name in PRESETS}
+    plain = by_default(scored)
+    found = {name: closeness(plain, DonodConfig(preset=name)) for name in PRESETS}
+    return found | {WITH_IFD: closeness(scored, DonodConfig(preset="calibrated"))}
 
 
 def closeness(scored: ScoredSet, config: DonodConfig) -> FloatArray:
@@ -175,7 +186,7 @@ def compare(scored: ScoredSet) -> dict[str, Any]:
 
 def audit_of(scored: ScoredSet) -> Audit:
     """What the audit of a run with default settings says of this set."""
-    noisy = scored.noisy
+    noisy, scored = scored.noisy, by_default(scored)
     return run_audit(
         scored.columns,
         scored.clones,
@@ -191,6 +202,7 @@ def audit_of(scored: ScoredSet) -> Audit:
 
 def _left_out(scored: ScoredSet, kinds: list[str]) -> dict[str, Any]:
     """Each kind measured by a calibration that has never seen it."""
+    scored = by_default(scored)
     by_kind = {
         kind: measured(calibrated_without(scored, kind), scored.noisy)["kinds"][kind]
         for kind in kinds

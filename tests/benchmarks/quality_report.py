@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from axolotl_donod.pruning.audit import PRESETS
+from axolotl_donod.pruning.audit.audit import PRESETS
 from tests.benchmarks.intervals import Mean, mean, paired
 from tests.benchmarks.quality_arms import LEFT_OUT, LOSS, RECOMMENDED
 

@@ -25,7 +25,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from axolotl_donod.donod_config import AuditConfig, Criterion
+from axolotl_donod.donod_config import Criterion
+from axolotl_donod.donod_parts import AuditConfig
 from axolotl_donod.files import write_json, write_text
 from tests.benchmarks.cached_scores import ScoreCache
 from tests.benchmarks.intervals import mean, paired

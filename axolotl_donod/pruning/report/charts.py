@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from axolotl_donod.pruning.audit.judge import RankingAudit
 from axolotl_donod.pruning.donod import FloatArray
-from axolotl_donod.pruning.judge import RankingAudit
 from axolotl_donod.pruning.report.canvas import as_percent, drawable, png
 from axolotl_donod.pruning.report.scales import ROUND_STEPS, Scale
 from axolotl_donod.pruning.report.tallies import OTHERS, UNKNOWN, BudgetCurve, Groups

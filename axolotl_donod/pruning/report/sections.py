@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from axolotl_donod.pruning.audit import Audit
+from axolotl_donod.pruning.audit.audit import Audit
+from axolotl_donod.pruning.audit.judge import RankingAudit
 from axolotl_donod.pruning.donod import (
     FloatArray,
     crossover_learning_rate,
     reduce_sum,
 )
-from axolotl_donod.pruning.judge import RankingAudit
 from axolotl_donod.pruning.report import charts, tallies
 from axolotl_donod.pruning.report.document import (
     Block,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from axolotl_donod.errors import ScoringError
-from axolotl_donod.pruning.head_weight import effective_weight
+from axolotl_donod.pruning.scoring.head_weight import effective_weight
 
 # Settings of transformers' models that stand between head and logits.
 _MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")

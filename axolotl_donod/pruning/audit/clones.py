@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axolotl_donod import registry
-from axolotl_donod.donod_config import AuditConfig
-from axolotl_donod.pruning.corruptions import Corruption
+from axolotl_donod.donod_parts import AuditConfig
+from axolotl_donod.pruning.audit.corruptions import Corruption
+from axolotl_donod.pruning.audit.spans import Answer, AnswerReader
 from axolotl_donod.pruning.rows import IGNORED_LABEL, Rows
-from axolotl_donod.pruning.spans import Answer, AnswerReader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

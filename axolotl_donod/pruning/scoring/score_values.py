@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from axolotl_donod.errors import ScoringError
-from axolotl_donod.pruning.memory import is_out_of_memory
 from axolotl_donod.pruning.scores import Score, ScoredRow
+from axolotl_donod.pruning.scoring.memory import is_out_of_memory
 
 
 def score_values(

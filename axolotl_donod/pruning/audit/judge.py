@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.pruning.auroc import (
+from axolotl_donod.pruning.audit.auroc import (
     Resampling,
     auroc_within_length,
     kept_chances,

@@ -13,16 +13,16 @@ from pydantic import TypeAdapter
 
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import AuditError
-from axolotl_donod.pruning.auroc import Resampling
+from axolotl_donod.pruning.audit.auroc import Resampling
+from axolotl_donod.pruning.audit.judge import Judge, RankingAudit, RankingKind
 from axolotl_donod.pruning.donod import FloatArray
-from axolotl_donod.pruning.judge import Judge, RankingAudit, RankingKind
 from axolotl_donod.pruning.presets import closeness_of_presets
 from axolotl_donod.pruning.scores import Goal
 from axolotl_donod.pruning.step import step_of
 
 if TYPE_CHECKING:
     # Auditing stored scores again needs no torch.
-    from axolotl_donod.pruning.panel import Columns
+    from axolotl_donod.pruning.scoring.panel import Columns
 
 PRESETS = get_args(DonodConfig.model_fields["preset"].annotation)
 _LENGTH, _LOSS = "n_tokens", "ce"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from axolotl_donod.errors import ScoringError
-from axolotl_donod.pruning.head import (
+from axolotl_donod.pruning.scoring.head import (
     OutputHead,
     exact_matmul,
     head_logits,

@@ -13,27 +13,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-from axolotl_donod.donod_config import ProbeConfig
+from axolotl_donod.donod_parts import ProbeConfig
 from axolotl_donod.errors import ScoringError
-from axolotl_donod.pruning.answers import (
+from axolotl_donod.pruning.rows import IntArray, Row, Rows, batches, measure, read
+from axolotl_donod.pruning.scores import Score, ScoredRow, register_scores
+from axolotl_donod.pruning.scoring.answers import (
     answer_states,
     evaluating,
     groups,
     without_prompt,
 )
-from axolotl_donod.pruning.head import (
+from axolotl_donod.pruning.scoring.head import (
     exact_matmul,
     head_products,
     output_head,
     to_logits,
 )
-from axolotl_donod.pruning.head_check import check_head
-from axolotl_donod.pruning.memory import MemoryBound
-from axolotl_donod.pruning.panel import RowPanel, row_panels
-from axolotl_donod.pruning.probes import adam_step, sgd_steps
-from axolotl_donod.pruning.rows import IntArray, Row, Rows, batches, measure, read
-from axolotl_donod.pruning.score_values import score_values
-from axolotl_donod.pruning.scores import Score, ScoredRow, register_scores
+from axolotl_donod.pruning.scoring.head_check import check_head
+from axolotl_donod.pruning.scoring.memory import MemoryBound
+from axolotl_donod.pruning.scoring.panel import RowPanel, row_panels
+from axolotl_donod.pruning.scoring.probes import adam_step, sgd_steps
+from axolotl_donod.pruning.scoring.score_values import score_values
 
 # Products of head and states that exist at a time, 128 MiB in float32, unless one row
 # needs more.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from axolotl_donod.pruning.head import hidden_states
 from axolotl_donod.pruning.rows import Row
+from axolotl_donod.pruning.scoring.head import hidden_states
 
 
 def answer_states(

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from axolotl_donod.pruning.gram import (
+from axolotl_donod.pruning.scoring.gram import (
     cheaper_by_tokens,
     gram_of_tokens,
     gram_of_width,
 )
-from axolotl_donod.pruning.head import OutputHead, head_products
-from axolotl_donod.pruning.token_sums import (
+from axolotl_donod.pruning.scoring.head import OutputHead, head_products
+from axolotl_donod.pruning.scoring.token_sums import (
     TokenStatistics,
     TokenSums,
     absorb,

@@ -1,0 +1,1 @@
+"""The audit: corrupted clones of rows, and where rankings put them."""

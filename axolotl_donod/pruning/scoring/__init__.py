@@ -1,0 +1,1 @@
+"""Scores of rows from a model: states, head, panel, probes, batches."""
