@@ -25,6 +25,7 @@ def donod() -> None:
     """Prune SFT data with DONOD, align with AW-DPO, see what changed."""
 
 
+_KEYS = ("base_model", "output_dir", "learning_rate")
 CONFIG = click.argument(
     "config", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
@@ -77,12 +78,12 @@ def audit(config: Path) -> None:
     from axolotl_donod.pruning.prune import audit_again
 
     with _plain_errors():
-        folder, settings, rate = _stored(config)
-        found = audit_again(folder, settings, rate)
+        stored = _stored(config)
+        found = audit_again(*stored)
         click.echo(audit_table(found))
         for warning in found.warnings:
             click.secho(f"Warning: {warning}", fg="red", err=True)
-        check_min_auroc(found, settings)
+        check_min_auroc(found, stored[1])
 
 
 @donod.command()
@@ -90,26 +91,30 @@ def audit(config: Path) -> None:
 def report(config: Path) -> None:
     """Write the report on CONFIG's scores, with the texts of telling rows."""
     from axolotl_donod.datasets import task_of
-    from axolotl_donod.pruning.prune import decoder
+    from axolotl_donod.pruning.prune import decoder, refuse_other_rows
     from axolotl_donod.pruning.report.page import write_report
 
     with _plain_errors():
         task = task_of(config)
+        refuse_other_rows(task)
         texts = decoder(task.rows, task.model.tokenizer())
         click.echo(f"The report is {write_report(task.folder, texts=texts)}")
 
 
-def _stored(config: Path) -> tuple[Path, DonodConfig, float]:
-    """Folder of the scores, settings and training learning rate of a config."""
+def _stored(config: Path) -> tuple[Path, DonodConfig, float, str]:
+    """Folder of the scores, settings, learning rate and scoring model of a config."""
     raw: dict[str, Any] = read_raw(config)
     settings = read_sections(raw).donod
-    missing = [key for key in ("output_dir", "learning_rate") if raw.get(key) is None]
+    missing = [key for key in _KEYS if raw.get(key) is None]
     if settings is None or missing:
+        lacking = missing if settings else ["`donod:`"]
         raise ConfigError(
-            f"{config} lacks {', '.join(missing) or '`donod:`'}; give the config that "
+            f"{config} lacks {', '.join(lacking)}; give the config that "
             "the rows were scored with"
         )
-    return Path(raw["output_dir"]) / "donod", settings, float(raw["learning_rate"])
+    model = settings.scoring.base_model or str(raw["base_model"])
+    folder = Path(raw["output_dir"]) / "donod"
+    return folder, settings, float(raw["learning_rate"]), model
 
 
 def _log_to_terminal() -> None:

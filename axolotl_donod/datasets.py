@@ -27,7 +27,7 @@ from axolotl_donod.pruning.cost import relative_training_cost
 from axolotl_donod.pruning.model import ScoringModel, refuse_other_tokenizer
 from axolotl_donod.pruning.prune import prune
 from axolotl_donod.pruning.task import Task, TrainingPlan
-from axolotl_donod.sources import trace_sources
+from axolotl_donod.sources import source_names, trace_sources
 
 LOG = logging.getLogger("axolotl.donod")
 _COUNTS = ("total_num_tokens", "total_supervised_tokens", "sample_packing_eff_est")
@@ -71,7 +71,7 @@ def task_of(path: Path) -> Task:
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / path.name
         plain.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
-        cfg = load_cfg(plain)
+        cfg = load_cfg(str(plain))
     if not cfg.donod:
         raise ConfigError(f"{path} has no `donod:` section; add one, see the README")
     cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
@@ -97,6 +97,7 @@ def pruning_task(cfg: Any, rows: Any) -> Task:
             sequence_len=int(cfg.sequence_len),
         ),
         trace=lambda: trace_sources(cfg),
+        sources=source_names(cfg),
     )
 
 

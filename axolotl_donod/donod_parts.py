@@ -136,7 +136,8 @@ class SelectionConfig(Section):
 
     source_quota: dict[str, float] = Field(
         default_factory=dict,
-        description="Greatest share of the kept rows, per dataset path, that may come "
+        description="Greatest share of the kept rows, per name in column "
+        "`source`, that may come "
         "from it, in (0, 1].",
     )
     source_floor: float = Field(

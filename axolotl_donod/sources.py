@@ -22,10 +22,12 @@ def trace_sources(cfg: Any) -> dict[str, Source]:
     Of equal rows the first is named. Rows that Axolotl truncates are found by their
     first sequence_len tokens.
     """
+    names = source_names(cfg)
     tokenizer = load_tokenizer(cfg)
     processor = load_processor(cfg, tokenizer) if cfg.processor_type else None
     found: dict[str, Source] = {}
-    for dataset_cfg in datasets_with_name_generator(cfg.datasets):
+    entries = datasets_with_name_generator(cfg.datasets)
+    for dataset_cfg, name in zip(entries, names, strict=True):
         rows, _ = sft._load_and_process_single_dataset(
             dataset_config=dataset_cfg,
             cfg=cfg,
@@ -34,7 +36,6 @@ def trace_sources(cfg: Any) -> dict[str, Source]:
             seed=cfg.seed,
             processor=processor,
         )
-        name = _name(dataset_cfg)
         for number, row in enumerate(rows.select_columns(["input_ids", "labels"])):
             ids, labels = row["input_ids"], row["labels"]
             whole = row_hash(ids, labels)
@@ -44,6 +45,15 @@ def trace_sources(cfg: Any) -> dict[str, Source]:
     return found
 
 
-def _name(dataset_cfg: Any) -> str:
-    parts = (dataset_cfg.path, dataset_cfg.name, dataset_cfg.split)
+def source_names(cfg: Any) -> list[str]:
+    """Name the datasets of a config: path and name, and the split where they repeat."""
+    entries = list(datasets_with_name_generator(cfg.datasets))
+    short = [_joined(entry.path, entry.name) for entry in entries]
+    return [
+        name if short.count(name) == 1 else _joined(name, entry.split)
+        for name, entry in zip(short, entries, strict=True)
+    ]
+
+
+def _joined(*parts: Any) -> str:
     return ":".join(str(part) for part in parts if part)

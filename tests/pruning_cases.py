@@ -1,8 +1,12 @@
 """Rows and tasks for pruning tests; `python -m tests.pruning_cases` runs one alone."""
 
 import logging
+import os
 import random
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import yaml
@@ -58,7 +62,7 @@ def scoring_model(folder, **changes):
     return ScoringModel(**settings | changes)
 
 
-def make_task(rows, folder, model, *, trace=dict, ranks=None, **settings):
+def make_task(rows, folder, model, *, trace=dict, sources=(), ranks=None, **settings):
     """A task without report and audit, unless `settings` say otherwise."""
     return Task(
         rows=rows,
@@ -69,14 +73,29 @@ def make_task(rows, folder, model, *, trace=dict, ranks=None, **settings):
             learning_rate=1e-3, epochs=2, fixed_steps=False, cost=3, sequence_len=256
         ),
         trace=trace,
+        sources=list(sources),
         ranks=ranks or Ranks(0, 1),
     )
+
+
+def die(shards, count):
+    """`kill -9` this very process soon after it has written so many shards more."""
+    known = set(shards.rglob("batch-*.parquet"))
+    while len({*shards.rglob("batch-*.parquet")} - known) < count:
+        time.sleep(0.0005)
+    time.sleep(random.random() * 0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(settings_file):
     """Prune what a YAML file describes, as one rank of those in the environment."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = yaml.safe_load(Path(settings_file).read_text())
+    if given.get("die_after"):
+        shards = Path(given["folder"]) / "shards"
+        threading.Thread(
+            target=die, args=(shards, given["die_after"]), daemon=True
+        ).start()
     task = make_task(
         make_rows(given["rows"]),
         given["folder"],

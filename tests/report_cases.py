@@ -73,9 +73,15 @@ def write_run(folder, n_rows=600, n_clones=90, seed=0, **settings):
         duplicate_groups=None,
         clusters=None,
         clones=clones,
-        identity={"head_norm": 700.0, "model": "tiny", "dataset": "0" * 32},
+        identity={
+            "head_norm": 700.0,
+            "model": "tiny",
+            "dataset": "0" * 32,
+            "near_duplicates": None,
+            "topics": False,
+        },
     )
     config = DonodConfig(**{"audit": {"enabled": bool(n_clones)}, **settings})
     decision = decide(scored, config, 2e-5, GOALS)
-    write_decision(folder, scored, decision, config, 2e-5)
+    write_decision(folder, scored, decision, config, 2e-5, approved=True)
     return scored, decision

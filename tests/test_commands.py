@@ -92,6 +92,7 @@ def test_a_config_without_scores_or_section_is_an_error(command, tmp_path):
             "does not exist; run `axolotl donod score CONFIG`",
         ),
     ):
+        raw["base_model"] = "some/model"
         config = tmp_path / "config.yml"
         config.write_text(yaml.safe_dump(raw))
         result = CliRunner().invoke(donod, [command, str(config)])

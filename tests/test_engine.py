@@ -1,13 +1,12 @@
 """Scoring over processes: several ranks, and `kill -9` at any moment."""
 
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,14 +16,29 @@ from tests.runs import OFFLINE
 
 ROWS = 120
 # Few rows a batch, so that there are many moments to be killed at.
-SETTINGS = {"scoring": {"batch_tokens": 160}, "audit": {"min_rows": 12}}
+SETTINGS = {"scoring": {"batch_tokens": 200}, "audit": {"min_rows": 12}}
 
 
-def start(folder: Path, model: Path, **environment: str) -> subprocess.Popen[str]:
+def of_rank(rank: int) -> dict[str, str]:
+    """What a launcher of two ranks sets."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+
+
+def start(
+    folder: Path,
+    model: Path,
+    settings: Any = None,
+    die_after: int = 0,
+    **environment: str,
+) -> subprocess.Popen[str]:
     """Begin to prune into `folder` in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     given = {"folder": str(folder / "donod"), "model": str(model), "rows": ROWS}
-    (folder / "given.yml").write_text(yaml.safe_dump(given | {"settings": SETTINGS}))
+    (folder / "given.yml").write_text(
+        yaml.safe_dump(
+            given | {"settings": settings or SETTINGS, "die_after": die_after}
+        )
+    )
     return subprocess.Popen(
         [sys.executable, "-m", "tests.pruning_cases", str(folder / "given.yml")],
         cwd=Path(__file__).parents[1],
@@ -57,6 +71,11 @@ def read_hashes(folder: Path, name: str) -> list[str]:
     return pq.read_table(folder / f"donod/{name}.parquet")["row_hash"].to_pylist()
 
 
+def stored_rows(folder: Path) -> set[str]:
+    shards = (folder / "donod/shards").rglob("*.parquet")
+    return {h for path in shards for h in pq.read_table(path)["row_hash"].to_pylist()}
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, tiny_model_dir):
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -67,10 +86,7 @@ def undisturbed(tmp_path_factory, tiny_model_dir):
 def test_two_ranks_share_the_rows_and_agree_with_one(
     undisturbed, tiny_model_dir, tmp_path
 ):
-    ranks = [
-        start(tmp_path, tiny_model_dir, RANK=str(rank), WORLD_SIZE="2")
-        for rank in range(2)
-    ]
+    ranks = [start(tmp_path, tiny_model_dir, **of_rank(rank)) for rank in range(2)]
     outputs = [finished(process) for process in ranks]
     assert results(tmp_path) == undisturbed[0]
     assert [kept(output) for output in outputs] == [undisturbed[1]] * 2
@@ -84,24 +100,39 @@ def test_two_ranks_share_the_rows_and_agree_with_one(
 
 
 def test_kill_9_again_and_again_changes_no_byte(undisturbed, tiny_model_dir, tmp_path):
-    draw, deaths = random.Random(3), 0
-    shards = tmp_path / "donod/shards"
-    for _ in range(3):
-        process = start(tmp_path, tiny_model_dir)
-        known = len(list(shards.rglob("batch-*.parquet")))
-        while process.poll() is None:
-            if len(list(shards.rglob("batch-*.parquet"))) >= known + 3:
-                time.sleep(draw.random() * 0.05)
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.002)
-        process.communicate(timeout=60)
-        deaths += process.returncode == -signal.SIGKILL
-    assert deaths >= 2
-    scored_before = len(list(shards.rglob("batch-*.parquet")))
+    stored = 0
+    for count in (1, 4, 9):
+        process = start(tmp_path, tiny_model_dir, die_after=count)
+        process.communicate(timeout=180)
+        assert process.returncode == -signal.SIGKILL
+        before, stored = stored, len(stored_rows(tmp_path))
+        assert stored >= before + count  # a batch has at least a row
     output = finished(start(tmp_path, tiny_model_dir))
+    assert int(re.search(r"scoring (\d+) rows", output)[1]) == (
+        len(stored_rows(tmp_path)) - stored
+    )
     assert results(tmp_path) == undisturbed[0]
     assert kept(output) == undisturbed[1]
-    assert scored_before >= 6  # nothing of the dead processes was scored again
-    total = len(list(shards.rglob("batch-*.parquet")))
-    assert total < scored_before + ROWS
+
+
+def test_a_failing_rank_ends_the_others_that_wait_for_it(tiny_model_dir, tmp_path):
+    """No launcher is here to kill the second rank when the first one refuses."""
+    settings = {"audit": {"min_rows": 12, "min_auroc": 1.0}}
+    ranks = [
+        start(tmp_path, tiny_model_dir, settings, **of_rank(rank)) for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=180)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [1, 1]
+    assert "AuditError: donod.audit.min_auroc" in outputs[0]
+    assert "another rank failed: donod.audit.min_auroc" in outputs[1]
+
+
+def test_a_damaged_decision_is_written_again_while_other_ranks_wait(
+    undisturbed, tiny_model_dir, tmp_path
+):
+    finished(start(tmp_path, tiny_model_dir))
+    table = tmp_path / "donod/scores.parquet"
+    table.write_bytes(table.read_bytes()[:100])
+    ranks = [start(tmp_path, tiny_model_dir, **of_rank(rank)) for rank in (1, 0)]
+    assert [kept(finished(process)) for process in ranks] == [undisturbed[1]] * 2
+    assert results(tmp_path) == undisturbed[0]

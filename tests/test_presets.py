@@ -54,6 +54,12 @@ def test_panel_takes_the_criteria_of_the_user():
     assert not np.allclose(default, expected[:300])
 
 
+def test_too_few_clones_without_a_kind_leave_that_ranking_out():
+    """Twelve are enough to calibrate on, but not the six that one kind leaves."""
+    presets = found(simulated(300, 12, shifts=SHIFTS), DonodConfig())
+    assert list(presets) == ["paper", "auto", "panel", "calibrated"]
+
+
 def test_calibrated_is_out_of_fold():
     sample = simulated(300, 60, shifts=SHIFTS)
     presets = found(sample, DonodConfig())

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_a_damaged_file_is_made_again(file, model, tmp_path, log):
     run(rows, model, folder)
     assert files(folder) == good
     assert "scoring" not in log.text
-    assert (f"{folder / file}" in log.text) == (file == "scores.parquet")
+    assert f"made again: {folder / file}" in log.text
 
 
 def test_a_corrupt_shard_is_set_aside_and_its_rows_scored_again(model, tmp_path, log):
@@ -228,12 +229,18 @@ def test_the_audit_leaves_the_rows_as_they_rank_without_it(model, tmp_path):
     assert not (tmp_path / "without/audit.json").exists()
 
 
-def test_an_audit_below_its_floor_stops_before_anything_is_decided(model, tmp_path):
+def test_an_audit_below_its_floor_stops_the_run(model, tmp_path):
     """A random model cannot reach an AUROC of one."""
     audit, folder = {"min_rows": 12, "min_auroc": 1.0}, tmp_path / "donod"
     with pytest.raises(AuditError, match=r"donod.audit.min_auroc"):
         run(make_rows(), model, folder, audit=audit)
-    assert not (folder / "manifest.json").exists()
+    # All is there to look at and to rank again, but no rank would train on it.
+    manifest = read_manifest(folder / "manifest.json")
+    assert manifest["decision"] is None
+    assert (folder / "audit.json").is_file()
+    settings = make_task(make_rows(), folder, model, audit={"min_rows": 12}).settings
+    prune_again(folder, settings, 1e-3, model.name)
+    assert read_manifest(folder / "manifest.json")["decision"]
 
 
 def test_ranking_again_needs_no_model_and_decides_as_a_run_does(model, tmp_path):
@@ -245,10 +252,10 @@ def test_ranking_again_needs_no_model_and_decides_as_a_run_does(model, tmp_path)
     kept = run(rows, model, one, **wanted)
     settings = make_task(rows, two, model, **wanted).settings
     shutil.rmtree(model.name)
-    decision = prune_again(two, settings, 1e-3)
+    decision = prune_again(two, settings, 1e-3, model.name)
     assert np.flatnonzero(decision.selection.kept).tolist() == kept.tolist()
     assert files(one) == files(two)
-    assert audit_again(two, settings, 1e-3) == decision.audit
+    assert audit_again(two, settings, 1e-3, model.name) == decision.audit
 
 
 @pytest.mark.parametrize(
@@ -265,7 +272,7 @@ def test_settings_that_need_the_rows_again_say_so(settings, words, model, tmp_pa
     run(rows, model, tmp_path)
     task = make_task(rows, tmp_path, model, **settings)
     with pytest.raises(ConfigError, match=rf"{words}.*axolotl donod score"):
-        prune_again(tmp_path, task.settings, 1e-3)
+        prune_again(tmp_path, task.settings, 1e-3, model.name)
 
 
 @pytest.mark.parametrize(
@@ -322,4 +329,86 @@ def test_ranks_are_those_of_the_launcher(monkeypatch):
     assert Ranks.from_environment() == Ranks(0, 1)
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "8")
+    assert Ranks.from_environment() == Ranks(0, 1)  # of a node, not of a launcher
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert Ranks.from_environment() == Ranks(3, 8)
+
+
+def test_scores_of_another_model_are_not_ranked_again(model, tmp_path):
+    rows = make_rows()
+    run(rows, model, tmp_path)
+    settings = make_task(rows, tmp_path, model).settings
+    with pytest.raises(ConfigError, match=r"scores with other/model; .*donod score"):
+        prune_again(tmp_path, settings, 1e-3, "other/model")
+
+
+def test_masked_rows_leave_the_audit_as_it_is(model, tmp_path):
+    """They are never kept, so they must not count as ranked below every clone."""
+    rows = make_rows(24)
+    masked = make_rows(48, masked=range(24, 48)).select(range(24, 48))
+    audit = {"min_rows": 18, "fraction": 0.01}
+    run(rows, model, tmp_path / "plain", audit=audit, keep_rows=8)
+    both = concatenate_datasets([rows, masked])
+    run(both, model, tmp_path / "masked", audit=audit, keep_rows=8)
+    plain, with_masked = (
+        json.loads((tmp_path / name / "audit.json").read_text())
+        for name in ("plain", "masked")
+    )
+    assert with_masked["base_rate"] == plain["base_rate"]
+    assert with_masked["keep_fraction"] == pytest.approx(plain["keep_fraction"])
+
+
+def test_switching_the_audit_off_and_on_again_needs_no_rows(model, tmp_path):
+    rows, audit = make_rows(20), {"min_rows": 12}
+    run(rows, model, tmp_path, audit=audit)
+    first = files(tmp_path)
+    on = make_task(rows, tmp_path, model, audit=audit).settings
+    off = make_task(rows, tmp_path, model).settings
+    prune_again(tmp_path, off, 1e-3, model.name)
+    assert not (tmp_path / "audit.json").exists()
+    prune_again(tmp_path, on, 1e-3, model.name)
+    assert files(tmp_path) == first
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"keep_rows": 13}, "keep_rows"),
+        ({"keep_tokens": 10**6}, "keep_tokens"),
+        ({"criteria": {"los": {"goal": "min"}}}, r"names \['los'\]"),
+        ({"criteria": {"ifd": {"goal": "min"}}}, "scoring.ifd true"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_row_is_scored(
+    settings, words, model, tmp_path
+):
+    with pytest.raises((ConfigError, DataError), match=words):
+        run(make_rows(), model, tmp_path / "donod", **settings)
+    assert not (tmp_path / "donod").exists()
+
+
+def test_renamed_datasets_are_traced_again(model, tmp_path):
+    rows = make_rows()
+    first = row_hash(rows[0]["input_ids"], rows[0]["labels"])
+    for name in ("a.jsonl", "b.jsonl"):
+        found = {first: (name, 0)}
+        run(rows, model, tmp_path, trace=lambda found=found: found, sources=[name])
+        assert read_scores(tmp_path / "scores.parquet")["source"][0] == name
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(model, tmp_path):
+    """A real one of 64 KiB, where root may mount it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        (disk / "ballast").write_bytes(b"x" * 60_000)
+        with pytest.raises(DataError, match=r"no space is left for .*donod"):
+            run(make_rows(), model, disk / "donod")
+        (disk / "ballast").unlink()
+        left = [path.name for path in disk.rglob("*") if path.is_file()]
+        assert all(name.endswith((".lock", "cost.json")) for name in left)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

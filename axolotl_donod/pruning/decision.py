@@ -125,9 +125,10 @@ def decide(
         return Decision(ranking, selection, None, calibration, *_no_places())
     columns, parents = _audited(scored.columns, clones)
     # A budget of rows or tokens is one of all rows, not of the sample.
-    share = {"keep_rows": None, "keep_tokens": None}
+    usable = int((scored.columns["n_tokens"] > 0).sum())
+    share = min(1.0, float(selection.kept.sum()) / usable)
     audited = settings.model_copy(
-        update=share | {"keep_fraction": float(selection.kept.mean())}
+        update={"keep_rows": None, "keep_tokens": None, "keep_fraction": share}
     )
     both = columns, clones.columns, clones.kinds, parents
     audit = run_audit(
@@ -142,7 +143,7 @@ def decide(
     presets = closeness_of_presets(*both, settings, norm, training_learning_rate)
     nothing = np.full(columns["n_tokens"].size, np.nan), np.full(parents.size, np.nan)
     of_rows, of_clones = presets.get(settings.preset, nothing)
-    places = _places(of_rows, of_clones, scored.hashes.size)
+    places = _places(of_rows, of_clones, usable)
     return Decision(ranking, selection, audit, calibration, of_clones, places)
 
 
@@ -151,12 +152,18 @@ def _no_places() -> tuple[FloatArray, IntArray]:
 
 
 def _audited(columns: Columns, clones: ScoredClones) -> tuple[Columns, IntArray]:
-    """A sample of the rows, all parents among them, and the parents' places in it."""
+    """Rows that can be ranked, or a sample with all parents, and the parents' places.
+
+    Rows without trained tokens are never kept; among the audited ones they would count
+    as ranked below every clone.
+    """
     n_rows = columns["n_tokens"].size
-    if n_rows <= AUDITED_ROWS:
+    sample = np.flatnonzero(columns["n_tokens"] > 0)
+    if sample.size > AUDITED_ROWS:
+        drawn = np.random.default_rng(0).choice(sample, AUDITED_ROWS, replace=False)
+        sample = np.union1d(drawn, clones.parents)
+    if sample.size == n_rows:
         return columns, clones.parents
-    drawn = np.random.default_rng(0).choice(n_rows, AUDITED_ROWS, replace=False)
-    sample = np.union1d(drawn, clones.parents)
     chosen = {name: values[sample] for name, values in columns.items()}
     return chosen, np.searchsorted(sample, clones.parents)
 

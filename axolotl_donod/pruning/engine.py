@@ -45,9 +45,13 @@ class Ranks:
 
     @classmethod
     def from_environment(cls) -> "Ranks":
-        """Read what a launcher such as torchrun or accelerate has set."""
-        environment = os.environ
-        rank, size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+        """Read what a launcher such as torchrun or accelerate has set.
+
+        Clusters set RANK and WORLD_SIZE for nodes too; only launchers set LOCAL_RANK.
+        """
+        if "LOCAL_RANK" not in os.environ:
+            return cls(0, 1)
+        rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
         return cls(int(rank), int(size))
 
     @property
@@ -247,13 +251,14 @@ def _check_context(network: Any, found: Survey) -> None:
     """Name rows longer than the model's context; refuse where it cannot read on."""
     config = network.config.get_text_config()
     limit = getattr(config, "max_position_embeddings", None)
-    longest = int(found.lengths.argmax())
-    if limit is None or found.lengths[longest] <= limit:
+    lengths = np.where(found.counts > 0, found.lengths, 0)
+    longest = int(lengths.argmax())
+    if limit is None or lengths[longest] <= limit:
         return
     said = (
-        f"{int((found.lengths > limit).sum())} rows are longer than the {limit} tokens "
+        f"{int((lengths > limit).sum())} rows are longer than the {limit} tokens "
         f"that {type(network).__name__} reads (max_position_embeddings): prepared row "
-        f"{longest} has {found.lengths[longest]}; lower sequence_len"
+        f"{longest} has {lengths[longest]}; lower sequence_len"
     )
     if getattr(config, "rope_parameters", None) is None:
         raise ScoringError(said)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.errors import DataError
+from axolotl_donod.errors import DataError, ScoringError
 from axolotl_donod.files import write_json
 from axolotl_donod.pruning.audit.audit import as_json
 from axolotl_donod.pruning.decision import Decision, Scored, ScoredClones
@@ -40,7 +40,12 @@ CLONES = "clones.parquet"
 MANIFEST = "manifest.json"
 AUDIT = "audit.json"
 _VERSIONS = ("axolotl-donod", "torch", "transformers")
+# What a rank that fails tells those that wait for it.
+FAILURE = "failed.txt"
 _POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 60.0
+# By which the clocks of a shared file system and of a rank may differ.
+_CLOCK_SECONDS = 1.0
 
 
 def decision_digest(
@@ -70,17 +75,19 @@ def write_decision(
     decision: Decision,
     settings: DonodConfig,
     training_learning_rate: float,
+    *,
+    approved: bool,
 ) -> None:
     """Write score table, clones, audit and manifest, the manifest last.
 
-    A manifest thus never stands beside the tables of another decision.
+    A manifest thus never stands beside the tables of another decision. What is not
+    approved is kept to look at, but no rank trains on it.
 
     Raises:
         DataError: A file cannot be written as it should be.
     """
     digest = decision_digest(scored.identity, settings, training_learning_rate)
-    if _recorded_digest(folder) != digest:
-        (folder / MANIFEST).unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
     ranking, selection = decision.ranking, decision.selection
     none = np.full(ranking.rank.size, -1)
     groups, clusters = scored.duplicate_groups, scored.clusters
@@ -103,13 +110,16 @@ def write_decision(
     )
     _write_audit(folder, scored, decision)
     manifest = _manifest(scored, decision, settings, training_learning_rate)
-    write_manifest(folder / MANIFEST, manifest | {"decision": digest})
+    manifest["decision"] = digest if approved else None
+    write_manifest(folder / MANIFEST, manifest)
 
 
 def _write_audit(folder: Path, scored: Scored, decision: Decision) -> None:
+    if scored.clones is None:
+        (folder / CLONES).unlink(missing_ok=True)
     if decision.audit is None or scored.clones is None:
-        for name in (AUDIT, CLONES):
-            (folder / name).unlink(missing_ok=True)
+        # Clones that are scored stay, so that the audit can be switched on again.
+        (folder / AUDIT).unlink(missing_ok=True)
         return
     clones = scored.clones
     write_clones(
@@ -174,17 +184,17 @@ def read_scored(folder: Path) -> Scored:
             f"{folder / SCORES} has {table.num_rows} rows, but {folder / MANIFEST} "
             f"speaks of {manifest['rows']}; run `axolotl donod score CONFIG` again"
         )
-    settings = manifest["settings"]["selection"]
-    groups = settings["near_duplicates"] is not None
+    identity = manifest["identity"]
+    groups = identity["near_duplicates"] is not None
     return Scored(
         hashes=hash_array(table["row_hash"]),
         columns={name: table[name].to_numpy() for name in score_names(table)},
         sources=table["source"].to_pylist(),
         source_rows=table["source_row"].to_pylist(),
         duplicate_groups=table["duplicate_group"].to_numpy() if groups else None,
-        clusters=table["cluster"].to_numpy() if settings["diversity"] else None,
+        clusters=table["cluster"].to_numpy() if identity["topics"] else None,
         clones=_read_clones(folder),
-        identity=manifest["identity"],
+        identity=identity,
     )
 
 
@@ -201,26 +211,52 @@ def _read_clones(folder: Path) -> ScoredClones | None:
 
 
 def known_sources(
-    folder: Path, hashes: NDArray[np.bytes_]
+    folder: Path, hashes: NDArray[np.bytes_], datasets: list[str]
 ) -> tuple[list[str | None], list[int | None]] | None:
-    """Sources of rows from the score table of the same rows; None if it has others."""
+    """Sources of rows from the score table of the same rows and datasets, or None."""
     try:
         table = score_table(folder / SCORES)
+        named = read_manifest(folder / MANIFEST)["identity"].get("sources")
     except DataError as error:
-        if (folder / SCORES).exists():
+        if (folder / SCORES).exists() and (folder / MANIFEST).exists():
             LOG.warning("DONOD: the score table is made again: %s", error)
         return None
-    if not np.array_equal(hash_array(table["row_hash"]), hashes):
+    if named != datasets or not np.array_equal(hash_array(table["row_hash"]), hashes):
         return None
     return table["source"].to_pylist(), table["source_row"].to_pylist()
 
 
-def wait_for_decision(folder: Path, digest: str) -> IntArray:
-    """Wait until the first rank has written a decision; return the rows it keeps."""
-    while _recorded_digest(folder) != digest:
-        time.sleep(_POLL_SECONDS)
-    kept = score_table(folder / SCORES)["kept"].to_numpy()
+def recorded_decision(folder: Path, digest: str) -> IntArray | None:
+    """Return the rows that a decision keeps, None if it is not written or damaged."""
+    if _recorded_digest(folder) != digest:
+        return None
+    try:
+        kept = score_table(folder / SCORES)["kept"].to_numpy()
+    except DataError:
+        return None
     return np.asarray(np.flatnonzero(kept), dtype=np.int64)
+
+
+def wait_for_decision(folder: Path, digest: str) -> IntArray:
+    """Wait until the first rank has written a decision; return the rows it keeps.
+
+    Raises:
+        ScoringError: Another rank failed since this one began to wait.
+    """
+    began = time.time()
+    told = time.monotonic()
+    while (kept := recorded_decision(folder, digest)) is None:
+        failure = folder / FAILURE
+        if failure.is_file() and failure.stat().st_mtime >= began - _CLOCK_SECONDS:
+            raise ScoringError(f"another rank failed: {failure.read_text('utf-8')}")
+        if time.monotonic() - told > _PATIENCE_SECONDS:
+            told = time.monotonic()
+            LOG.info(
+                "DONOD: waiting for the first rank's decision; all ranks must see %s",
+                folder,
+            )
+        time.sleep(_POLL_SECONDS)
+    return kept
 
 
 def _recorded_digest(folder: Path) -> str | None:

@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,16 @@ class ScoringModel:
             device_map={"": self.device()},
             **options,
         )
+        vocabulary = len(self.tokenizer())
+        if vocabulary > model.get_input_embeddings().weight.shape[0]:
+            torch.manual_seed(self.seed)
+            model.resize_token_embeddings(vocabulary)
         if self.adapter:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, self.adapter)
             if self.quantization == "none":
                 model = model.merge_and_unload()
-        vocabulary = len(self.tokenizer())
-        if vocabulary > model.get_input_embeddings().weight.shape[0]:
-            torch.manual_seed(self.seed)
-            model.resize_token_embeddings(vocabulary)
         try:
             yield model.eval()
         finally:
@@ -152,10 +153,21 @@ def _identity(name: str, config_file: str, revision: str | None) -> str:
 
         path = cached_file(name, config_file, revision=revision)
         return f"{name}@{extract_commit_hash(path, None) or revision}"
+    files = [
+        (str(path), (stat := path.stat()).st_size, stat.st_mtime_ns)
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".safetensors", ".bin") or path.name.endswith("config.json")
+    ]
+    return _content_hash(tuple(files))
+
+
+@lru_cache
+def _content_hash(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash files by name and content, once as long as size and time stay."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".bin") or path.name.endswith("config.json"):
-            digest.update(path.name.encode())
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for name, _, _ in files:
+        path = Path(name)
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

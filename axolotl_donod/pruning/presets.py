@@ -65,9 +65,12 @@ def closeness_of_presets(
         found[preset] = ranking.closeness[:n_rows], ranking.closeness[n_rows:]
     try:
         found["calibrated"] = out_of_fold(rows, clones, kinds, parents)
-        found[KIND_LEFT_OUT] = leave_one_kind_out(
+        left_out = leave_one_kind_out(
             rows, clones, kinds, parents, found["calibrated"][0]
         )
+        # Clones without a closeness rank last, which would look like success.
+        if np.isfinite(left_out[1][np.isfinite(found["calibrated"][1])]).all():
+            found[KIND_LEFT_OUT] = left_out
     except ConfigError as error:
         LOG.debug("DONOD: preset calibrated is not audited: %s", error)
     return found

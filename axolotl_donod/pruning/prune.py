@@ -5,7 +5,8 @@ scores, audit and report. Knows nothing of Axolotl.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,25 +17,39 @@ from numpy.typing import NDArray
 
 from axolotl_donod import registry
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.errors import ConfigError
-from axolotl_donod.files import write_json
-from axolotl_donod.pruning.audit.audit import Audit, audit_table, check_min_auroc
+from axolotl_donod.errors import ConfigError, DataError, DonodError
+from axolotl_donod.files import write_json, write_text
+from axolotl_donod.pruning.audit.audit import (
+    Audit,
+    audit_table,
+    check_min_auroc,
+    reaches_min_auroc,
+)
 from axolotl_donod.pruning.cost import CostPreview, preview
 from axolotl_donod.pruning.decision import Decision, Scored, decide
 from axolotl_donod.pruning.engine import Ranks, Workload, score_missing
 from axolotl_donod.pruning.folder import (
+    FAILURE,
     MANIFEST,
     SCORES,
     decision_digest,
     read_scored,
+    recorded_decision,
     wait_for_decision,
     write_decision,
 )
 from axolotl_donod.pruning.report.page import write_report
+from axolotl_donod.pruning.rows import survey
 from axolotl_donod.pruning.scores import Goal
 from axolotl_donod.pruning.store import explained
-from axolotl_donod.pruning.table import read_manifest
-from axolotl_donod.pruning.task import Prepared, Task, prepare, scored
+from axolotl_donod.pruning.table import dataset_fingerprint, read_manifest
+from axolotl_donod.pruning.task import (
+    Prepared,
+    Task,
+    audit_identity,
+    prepare,
+    scored,
+)
 
 LOG = logging.getLogger("axolotl.donod")
 COST = "cost.json"
@@ -58,6 +73,16 @@ def prune(task: Task) -> NDArray[np.int64]:
     prepared = prepare(task)
     with explained(task.folder):
         task.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return _pruned(task, prepared)
+    except DonodError as error:
+        if task.ranks.size > 1:
+            with suppress(OSError):
+                write_text(task.folder / FAILURE, f"{error}\n")
+        raise
+
+
+def _pruned(task: Task, prepared: Prepared) -> NDArray[np.int64]:
     score_missing(
         prepared.rows,
         prepared.found,
@@ -67,15 +92,23 @@ def prune(task: Task) -> NDArray[np.int64]:
         lambda workload: _tell_cost(task, prepared, workload),
     )
     rate = task.training.learning_rate
+    digest = decision_digest(prepared.identity, task.settings, rate)
     if not task.ranks.first:
-        digest = decision_digest(prepared.identity, task.settings, rate)
         return wait_for_decision(task.folder, digest)
-    with FileLock(task.folder / ".lock"), explained(task.folder):
-        decision = _conclude(task.folder, scored(task, prepared), task.settings, rate)
+    if task.ranks.size > 1:
+        # The others may have read it already.
+        known = recorded_decision(task.folder, digest)
+        if known is not None:
+            LOG.info("DONOD: kept %d rows, as decided before", known.size)
+            return known
+    found = scored(task, prepared)
+    with explained(task.folder), FileLock(task.folder / ".lock"):
+        decision = _conclude(task.folder, found, task.settings, rate)
     _tell_kept(task.folder, decision)
     if task.settings.report:
         texts = decoder(task.rows, task.model.tokenizer())
-        path = write_report(task.folder, texts=texts)
+        with explained(task.folder):
+            path = write_report(task.folder, texts=texts)
         LOG.info("DONOD: the report is %s", path)
     return np.flatnonzero(decision.selection.kept)
 
@@ -97,7 +130,7 @@ def estimate(task: Task) -> CostPreview | None:
 
 
 def prune_again(
-    folder: Path, settings: DonodConfig, training_learning_rate: float
+    folder: Path, settings: DonodConfig, training_learning_rate: float, model: str
 ) -> Decision:
     """Decide anew from stored scores alone, and keep the record of it.
 
@@ -106,15 +139,17 @@ def prune_again(
         DataError: No scores are there, or their files are damaged.
         AuditError: As in `prune`.
     """
-    stored = _stored(folder, settings)
+    stored = _stored(folder, settings, model)
     with explained(folder), FileLock(folder / ".lock"):
         decision = _conclude(folder, stored, settings, training_learning_rate)
     _tell_kept(folder, decision)
+    if (folder / "report").is_dir():
+        LOG.info("DONOD: the report is out of date; run `axolotl donod report CONFIG`")
     return decision
 
 
 def audit_again(
-    folder: Path, settings: DonodConfig, training_learning_rate: float
+    folder: Path, settings: DonodConfig, training_learning_rate: float, model: str
 ) -> Audit:
     """Audit the ranking that settings give, from stored scores; writes nothing.
 
@@ -122,7 +157,7 @@ def audit_again(
         ConfigError: As in `prune_again`, or the rows were scored without an audit.
         DataError: As in `prune_again`.
     """
-    stored = _stored(folder, settings)
+    stored = _stored(folder, settings, model)
     found = decide(stored, settings, training_learning_rate, _goals()).audit
     if found is None:
         raise ConfigError(
@@ -132,10 +167,16 @@ def audit_again(
     return found
 
 
-def _stored(folder: Path, settings: DonodConfig) -> Scored:
+def _stored(folder: Path, settings: DonodConfig, model: str) -> Scored:
     stored = read_scored(folder)
+    name = stored.identity["model_name"]
+    if name != model:
+        raise ConfigError(
+            f"the scores in {folder} are of {name}, but the config scores with "
+            f"{model}; run `axolotl donod score CONFIG`"
+        )
     before = read_manifest(folder / MANIFEST)["settings"]
-    _refuse_other_scores(DonodConfig.model_validate(before), settings)
+    _refuse_other_scores(DonodConfig.model_validate(before), stored.identity, settings)
     return stored
 
 
@@ -151,9 +192,31 @@ def _conclude(
         LOG.info("DONOD: audit\n%s", audit_table(decision.audit))
         for warning in decision.audit.warnings:
             LOG.warning("DONOD: %s", warning)
+    write_decision(
+        folder,
+        found,
+        decision,
+        settings,
+        training_learning_rate,
+        approved=decision.audit is None or reaches_min_auroc(decision.audit, settings),
+    )
+    if decision.audit is not None:
         check_min_auroc(decision.audit, settings)
-    write_decision(folder, found, decision, settings, training_learning_rate)
     return decision
+
+
+def refuse_other_rows(task: Task) -> None:
+    """Check that the rows of a task are those of the scores in its folder.
+
+    Raises:
+        DataError: They have changed, or there are no scores.
+    """
+    known = read_manifest(task.folder / MANIFEST)["identity"]["dataset"]
+    if dataset_fingerprint(survey(task.rows).hashes) != known:
+        raise DataError(
+            f"the rows have changed since those in {task.folder} were scored; run "
+            "`axolotl donod score CONFIG`"
+        )
 
 
 def decoder(rows: Any, tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
@@ -166,7 +229,9 @@ def decoder(rows: Any, tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
     return texts
 
 
-def _refuse_other_scores(before: DonodConfig, now: DonodConfig) -> None:
+def _refuse_other_scores(
+    before: DonodConfig, identity: Mapping[str, Any], now: DonodConfig
+) -> None:
     pairs: dict[str, tuple[object, object]] = {
         f"scoring.{key}": (getattr(before.scoring, key), getattr(now.scoring, key))
         for key in _SCORED_WITH
@@ -174,16 +239,12 @@ def _refuse_other_scores(before: DonodConfig, now: DonodConfig) -> None:
     if not (before.probe.closed_form and now.probe.closed_form):
         pairs["probe"] = (before.probe, now.probe)
     if now.audit.enabled:
-        free = {"min_auroc": None}
-        pairs["audit"] = (
-            before.audit.model_copy(update=free),
-            now.audit.model_copy(update=free),
-        )
-    old, new = before.selection, now.selection
-    if new.near_duplicates is not None:
-        pairs["selection.near_duplicates"] = old.near_duplicates, new.near_duplicates
-    if new.diversity:
-        pairs["selection.diversity"] = old.diversity > 0, True
+        pairs["audit"] = identity["audit"], audit_identity(now)
+    near = now.selection.near_duplicates
+    if near is not None:
+        pairs["selection.near_duplicates"] = identity["near_duplicates"], near
+    if now.selection.diversity:
+        pairs["selection.diversity"] = identity["topics"], True
     for key, (was, wanted) in pairs.items():
         if was != wanted:
             raise ConfigError(
@@ -211,7 +272,8 @@ def _tell_cost(task: Task, prepared: Prepared, workload: Workload) -> CostPrevie
     )
     if task.ranks.first:
         LOG.info("DONOD: %s", told.text())
-        write_json(task.folder / COST, asdict(told))
+        with explained(task.folder):
+            write_json(task.folder / COST, asdict(told))
     return told
 
 

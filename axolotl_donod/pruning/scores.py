@@ -89,10 +89,13 @@ def _ifd(rows: Sequence[ScoredRow]) -> list[float]:
 
     Mean cross-entropy of the answer after its prompt over that of the answer alone.
     """
+    alone = [
+        float(row.answer_losses.mean()) for row in rows if row.answer_losses is not None
+    ]
+    # An answer that is certain without its prompt leaves nothing to follow.
     return [
-        row.scalars.ce / float(row.answer_losses.mean())
-        for row in rows
-        if row.answer_losses is not None
+        row.scalars.ce / loss if loss > 0 else float("nan")
+        for row, loss in zip(rows, alone, strict=True)
     ]
 
 

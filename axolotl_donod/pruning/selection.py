@@ -145,30 +145,36 @@ def _cut(ranks: IntArray, budget: int) -> int:
     return int(np.partition(ranks, last)[last]) if ranks.size else 0
 
 
+def check_budget(settings: DonodConfig, n_rows: int, n_tokens: int) -> None:
+    """Refuse a budget that rows with so many trained tokens cannot fill.
+
+    Raises:
+        DataError: More rows or tokens are asked for than there are.
+    """
+    if settings.keep_rows is not None and settings.keep_rows > n_rows:
+        raise DataError(
+            f"donod.keep_rows must be between 1 and the number of rows, got "
+            f"{settings.keep_rows} of {n_rows} rows; lower it or use "
+            "donod.keep_fraction"
+        )
+    if settings.keep_tokens is not None and settings.keep_tokens > n_tokens:
+        raise DataError(
+            f"donod.keep_tokens must be between 1 and the number of trained tokens, "
+            f"got {settings.keep_tokens} of {n_tokens} tokens; lower it or use "
+            "donod.keep_fraction"
+        )
+
+
 def _row_budget(ranking: Ranking, settings: DonodConfig) -> int | None:
     n_rows = ranking.rank.size
     if n_rows == 0:
         raise DataError("there are no rows to select from; check the datasets")
-    if settings.keep_rows is not None:
-        if settings.keep_rows > n_rows:
-            raise DataError(
-                f"donod.keep_rows must be between 1 and the number of rows, got "
-                f"{settings.keep_rows} of {n_rows} rows; lower it or use "
-                "donod.keep_fraction"
-            )
+    check_budget(settings, n_rows, int(ranking.n_tokens.sum()))
+    if settings.keep_fraction is None:
         return settings.keep_rows
-    if settings.keep_fraction is not None:
-        # Exact decimals: 0.29 of 50 rows is 14.5, which rounds to 15.
-        share = Fraction(str(settings.keep_fraction)) * n_rows
-        return max(1, math.floor(share + Fraction(1, 2)))
-    total = int(ranking.n_tokens.sum())
-    if settings.keep_tokens is None or settings.keep_tokens > total:
-        raise DataError(
-            f"donod.keep_tokens must be between 1 and the number of trained tokens, "
-            f"got {settings.keep_tokens} of {total} tokens; lower it or use "
-            "donod.keep_fraction"
-        )
-    return None
+    # Exact decimals: 0.29 of 50 rows is 14.5, which rounds to 15.
+    share = Fraction(str(settings.keep_fraction)) * n_rows
+    return max(1, math.floor(share + Fraction(1, 2)))
 
 
 def _labels(key: str, labels: IntArray | None, n_rows: int) -> IntArray:

@@ -22,7 +22,9 @@ from axolotl_donod.pruning.engine import HEAD_NORM, Ranks, Scoring, collect
 from axolotl_donod.pruning.folder import known_sources
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Survey, survey
+from axolotl_donod.pruning.scores import Score
 from axolotl_donod.pruning.scoring.scorer import STEP_COLUMNS
+from axolotl_donod.pruning.selection import check_budget
 from axolotl_donod.pruning.similarity import duplicate_groups, topic_clusters
 from axolotl_donod.pruning.store import ShardStore
 from axolotl_donod.pruning.table import FIXED_COLUMNS, dataset_fingerprint
@@ -63,6 +65,7 @@ class Task:
         model: What to score with; loaded only when scores are missing.
         training: The training that follows.
         trace: Gives the source of each row hash; called only for rows not yet known.
+        sources: Names of the datasets that the rows come from.
         ranks: This process among those that score together.
     """
 
@@ -72,6 +75,7 @@ class Task:
     model: ScoringModel
     training: TrainingPlan
     trace: Trace
+    sources: list[str]
     ranks: Ranks = field(default_factory=Ranks.from_environment)
 
 
@@ -136,6 +140,7 @@ def prepare(task: Task) -> Prepared:
             f"plugins give scores of the names {taken}, which are columns of the score "
             "table; rename them"
         )
+    _refuse_impossible(task, of_rows, scores)
     scoring = Scoring(task.model, list(scores.values()), task.settings, rate)
     fingerprint = scoring.fingerprint()
     cache = task.settings.scoring.cache_path
@@ -147,6 +152,10 @@ def prepare(task: Task) -> Prepared:
         "model": task.model.fingerprint(),
         "model_name": task.model.name,
         "template": task.model.template_fingerprint(),
+        "sources": task.sources,
+        "audit": audit_identity(task.settings),
+        "near_duplicates": task.settings.selection.near_duplicates,
+        "topics": task.settings.selection.diversity > 0,
     }
     return Prepared(
         Joined(task.rows, clones.rows if clones else []),
@@ -158,6 +167,30 @@ def prepare(task: Task) -> Prepared:
         int(of_rows.lengths.sum()),
         int(of_rows.counts.sum()),
     )
+
+
+def audit_identity(settings: DonodConfig) -> dict[str, Any] | None:
+    """What of the audit's settings decides which clones there are; None without."""
+    audit = settings.audit
+    if not audit.enabled:
+        return None
+    return audit.model_dump(mode="json", exclude={"min_auroc"})
+
+
+def _refuse_impossible(task: Task, found: Survey, scores: Mapping[str, Score]) -> None:
+    """Find before any row is scored what ranking and selection would refuse after."""
+    settings = task.settings
+    check_budget(settings, len(task.rows), int(found.counts.sum()))
+    with_ifd = settings.scoring.ifd
+    known = {n for n, s in scores.items() if with_ifd or not s.needs_answer_alone}
+    known |= {"n_tokens", "don", "nod"}
+    unknown = sorted(set(settings.criteria or ()) - known)
+    if unknown:
+        hint = "set donod.scoring.ifd true" if unknown == ["ifd"] else "correct them"
+        raise ConfigError(
+            f"donod.criteria names {unknown}, which no row will have; {hint}, or use "
+            f"some of {sorted(known)}"
+        )
 
 
 def _make_clones(task: Task, found: Survey) -> Clones | None:
@@ -227,7 +260,7 @@ def scored(task: Task, prepared: Prepared) -> Scored:
 def _sources(
     task: Task, hashes: NDArray[np.bytes_]
 ) -> tuple[list[str | None], list[int | None]]:
-    known = known_sources(task.folder, hashes)
+    known = known_sources(task.folder, hashes, task.sources)
     if known is not None:
         return known
     found = task.trace()

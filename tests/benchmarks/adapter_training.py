@@ -18,10 +18,10 @@ from tests.benchmarks.noise import TokenRow
 class Budget:
     """What every run may spend: `steps` optimiser steps of `batch` rows."""
 
-    steps: int = 12
+    steps: int = 8
     batch: int = 8
     learning_rate: float = 1e-3
-    warmup: int = 3
+    warmup: int = 2
     rank: int = 8
     # Rows that go through the model at once; shorter ones are padded to the longest.
     micro_batch: int = 4

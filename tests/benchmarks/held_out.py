@@ -1,7 +1,7 @@
 """What selection is worth: held-out loss after the same training on different rows.
 
     python -m tests.benchmarks.held_out [--quick] [--processes 2]
-        [--output DIR] [--model DIR]
+        [--output DIR] [--model DIR] [--arms ARM,...]
 
 SmolLM2-135M-Instruct trains with LoRA on GSM8K rows of which a third is spoiled, three
 seeds, and on untouched rows, one seed. Every arm takes the same number of steps: on the
@@ -185,14 +185,21 @@ def measured(found: Sequence[Cell]) -> list[dict[str, Any]]:
     return [cell.about | json.loads(cell.file.read_text("utf-8")) for cell in found]
 
 
+def _add_arms(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--arms", help="train these alone, such as donod,loss,random")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Score, train, write the tables; the last line is one JSON object."""
-    given = arguments(__doc__.splitlines()[0], "held_out", argv)
+    given = arguments(__doc__.splitlines()[0], "held_out", argv, _add_arms)
     sizes = QUICK if given.quick else FULL
     cache = ScoreCache(given.output / "scores", given.model)
     sets, unseen = build(cache.tokenizer, sizes)
     score(cache, sets, given.processes)
     found = cells(scored_sets(cache, sets), unseen, sizes, given.output / "runs")
+    if given.arms:
+        wanted = {*given.arms.split(","), UNTRAINED}
+        found = [cell for cell in found if cell.about["arm"] in wanted]
     run_all(found, given)
     records = measured(found)
     write_text(given.output / "results.md", markdown(records))

@@ -219,6 +219,15 @@ def _figures(entry: RankingAudit) -> str:
     return f"{entry.auroc:.3f} (95 % {entry.low:.3f} to {entry.high:.3f})"
 
 
+def reaches_min_auroc(audit: Audit, settings: DonodConfig) -> bool:
+    """Tell whether `check_min_auroc` passes."""
+    try:
+        check_min_auroc(audit, settings)
+    except AuditError:
+        return False
+    return True
+
+
 def check_min_auroc(audit: Audit, settings: DonodConfig) -> None:
     """Stop where the chosen ranking is worse than `audit.min_auroc` allows.
 
