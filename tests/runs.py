@@ -153,7 +153,7 @@ def chain_config(folder: Path, model: Path, **keys: Any) -> dict[str, Any]:
     return (
         base_config(folder, model)
         | sft_data(folder)
-        | {"donod": {"keep_fraction": 0.5}, "alignment": alignment}
+        | {"donod": {"keep_fraction": 0.5, "report": False}, "alignment": alignment}
         | keys
     )
 

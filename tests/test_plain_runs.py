@@ -56,15 +56,15 @@ def test_donod_alone_with_packing_split_and_preprocess(tmp_path, tiny_model_dir)
     }
     path = save(tmp_path, config)
     prepared = axolotl("preprocess", path, cwd=tmp_path).stdout
-    assert "scoring 32 rows" in prepared
+    assert "DONOD: scoring" in prepared
     manifest = json.loads((tmp_path / "out/donod/manifest.json").read_text())
     assert (manifest["rows"], manifest["kept"]) == (32, 12)
     assert manifest["learning_rate"] == 1e-3  # `paper` probes with the training rate
     kept = kept_of(tmp_path)
 
     trained = axolotl("train", path, cwd=tmp_path).stdout
-    assert "reusing the scores of 32 rows" in trained
-    assert "scoring 32 rows" not in trained
+    assert "reusing stored scores alone" in trained
+    assert "DONOD: scoring" not in trained
     assert kept_of(tmp_path) == kept
     state = last_state(tmp_path / "out")
     # 12 short rows fill far fewer than the packs that 32 rows would.
@@ -81,26 +81,28 @@ def test_a_new_budget_needs_no_new_scores(tmp_path, tiny_model_dir):
     config = base_config(tmp_path, tiny_model_dir) | sft_data(tmp_path)
     config |= {"num_epochs": 1, "eval_strategy": None, "test_datasets": None}
     first = save(tmp_path, config | {"donod": {"keep_fraction": 0.5}})
-    assert "scoring 40 rows" in axolotl("train", first, cwd=tmp_path).stdout
+    assert "DONOD: scoring" in axolotl("train", first, cwd=tmp_path).stdout
     half = kept_of(tmp_path)
     second = save(tmp_path, config | {"donod": {"keep_fraction": 0.25}}, "b.yml")
     output = axolotl("train", second, cwd=tmp_path).stdout
-    assert "reusing the scores of 40 rows" in output
+    assert "reusing stored scores alone" in output
+    assert "DONOD: scoring" not in output
     assert len(kept_of(tmp_path)) == 10
     assert kept_of(tmp_path) < half
 
 
-def test_changed_rows_are_scored_again(tmp_path, tiny_model_dir):
+def test_changed_rows_are_scored_again_and_no_others(tmp_path, tiny_model_dir):
     config = base_config(tmp_path, tiny_model_dir) | sft_data(tmp_path)
     config |= {"num_epochs": 1, "eval_strategy": None, "test_datasets": None}
-    path = save(tmp_path, config | {"donod": {"keep_fraction": 0.5}})
+    donod = {"keep_fraction": 0.5, "audit": {"enabled": False}}
+    path = save(tmp_path, config | {"donod": donod})
     axolotl("preprocess", path, cwd=tmp_path)
     rows = chat_rows(40)
     rows[7]["messages"][1]["content"] = "I do not know."
     (tmp_path / "other.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     config["datasets"][0]["path"] = str(tmp_path / "other.jsonl")
-    changed = save(tmp_path, config | {"donod": {"keep_fraction": 0.5}})
-    assert "scoring 40 rows" in axolotl("preprocess", changed, cwd=tmp_path).stdout
+    changed = save(tmp_path, config | {"donod": donod})
+    assert "scoring 1 rows" in axolotl("preprocess", changed, cwd=tmp_path).stdout
 
 
 @pytest.mark.parametrize("adapter", [LORA, {}], ids=["lora", "full"])

@@ -134,6 +134,8 @@ def score_missing(
         ScoringError: The model cannot be scored.
     """
     missing, budget = _missing(found, store), scoring.settings.scoring.batch_tokens
+    if ranks.first and not missing.any():
+        LOG.info("DONOD: reusing stored scores alone, from %s", store.folder)
     wanted = missing & _own(found, budget, ranks)
     share = list(batches(found.lengths, wanted, budget))[:batches_at_most]
     total = sum(len(batch) for batch in share)
