@@ -88,7 +88,7 @@ class ScoringConfig(Section):
     ifd: bool = Field(
         default=False,
         description="Also score the answer without its prompt, for the "
-        "instruction-following difficulty; about half a forward pass more.",
+        "instruction-following difficulty; up to twice the time.",
     )
     cache_path: str | None = Field(
         default=None,
