@@ -1,7 +1,6 @@
 """The audit's figures against slow oracles, and what it says of good and bad cases."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -342,7 +341,7 @@ def test_the_table_is_sorted_and_marks_chosen_and_recommended():
     aurocs = [float(line.split("|")[2].split()[0]) for line in lines]
     assert aurocs == sorted(aurocs, reverse=True)
     (chosen,) = [line for line in lines if "(chosen" in line]
-    assert chosen.startswith("| **auto** (chosen) [preset] |")
+    assert chosen.startswith("| **panel** (chosen")
     (recommended,) = [line for line in lines if "recommended)" in line]
     assert f"**{AUDIT.recommended}**" in recommended
     assert max(map(len, lines)) < 120
@@ -352,9 +351,7 @@ def test_the_same_seed_gives_the_same_audit():
     assert audit_of() == AUDIT
 
 
-def test_five_hundred_clones_are_judged_in_seconds():
-    rows, clones = columns(0, 20_000), columns(1, 500, 0.5)
-    begin = time.process_time()
-    audit = audit_of(rows, clones)
+def test_many_clones_and_rows_give_narrow_intervals():
+    audit = audit_of(columns(0, 20_000), columns(1, 500, 0.5))
     assert len(audit.entries) >= 16
-    assert time.process_time() - begin < 5
+    assert all(0 < entry.high - entry.low < 0.1 for entry in audit.entries)

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from collections import Counter
 
 import datasets
@@ -302,11 +301,9 @@ class _ManyRows:
 
 def test_of_ten_million_rows_few_are_read():
     rows = _ManyRows()
-    begin = time.perf_counter()
     clones = clones_of(rows, 60)
     assert len(clones.rows) == 60
     assert rows.read <= POOL_SIZE + 4 * 60
-    assert time.perf_counter() - begin < 15
 
 
 def test_a_kind_that_never_applies_does_not_read_all_rows():
