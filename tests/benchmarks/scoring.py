@@ -34,7 +34,7 @@ TARGETS = {
     "lora_gradient_over_panel": (">=", 2.0),
     "two_ranks_over_one": (">=", 1.7),
 }
-FULL = {"rows": 5, "passes": 2, "repeats": 3}
+FULL = {"rows": 4, "passes": 2, "repeats": 3}
 QUICK = {"rows": 2, "passes": 1, "repeats": 1}
 # Arms whose small difference is the question run several times per repeat.
 CLOSE = ("forward", "panel")
