@@ -5,7 +5,7 @@ It knows nothing of models, files or of how clones are made.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from axolotl_donod.errors import ConfigError, DataError
 from axolotl_donod.pruning.donod import FloatArray
 from axolotl_donod.pruning.features import Term, feature_table, features_of
-
-if TYPE_CHECKING:
-    # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.scoring.panel import Columns
+from axolotl_donod.pruning.scores import Columns
 
 MIN_CLONES = 12
 MAX_ROWS = 20_000
@@ -43,7 +40,7 @@ class Calibration:
         """Slope of the log-odds at each score's median; positive if high is bad."""
         return {name: term.coefficient for name, term in self.terms.items()}
 
-    def closeness(self, columns: "Columns") -> FloatArray:
+    def closeness(self, columns: Columns) -> FloatArray:
         """Probability of not being corrupted, one minus the logistic of the log-odds.
 
         Args:
@@ -95,9 +92,7 @@ class Calibration:
             ) from error
 
 
-def fit_calibration(
-    rows: "Columns", clones: "Columns", *, seed: int = 0
-) -> Calibration:
+def fit_calibration(rows: Columns, clones: Columns, *, seed: int = 0) -> Calibration:
     """Fit a regularised logistic regression of clones (1) against rows (0).
 
     Features are all scores but the length, so that the regression cannot learn that
@@ -124,8 +119,8 @@ def fit_calibration(
 
 
 def out_of_fold(
-    rows: "Columns",
-    clones: "Columns",
+    rows: Columns,
+    clones: Columns,
     kinds: NDArray[Any],
     parents: NDArray[np.int64],
     *,
@@ -167,8 +162,8 @@ def out_of_fold(
 
 
 def leave_one_kind_out(
-    rows: "Columns",
-    clones: "Columns",
+    rows: Columns,
+    clones: Columns,
     kinds: NDArray[Any],
     parents: NDArray[np.int64],
     rows_closeness: FloatArray,
@@ -216,7 +211,7 @@ def leave_one_kind_out(
     return rows_closeness, of_clones
 
 
-def _check_enough(rows: "Columns", clones: "Columns") -> None:
+def _check_enough(rows: Columns, clones: Columns) -> None:
     n_clones, n_rows = (int(_scored(columns).sum()) for columns in (clones, rows))
     if n_clones < MIN_CLONES or not n_rows:
         raise ConfigError(
@@ -249,7 +244,7 @@ def _folds(
     return of_rows
 
 
-def _fit(rows: "Columns", clones: "Columns") -> Calibration:
+def _fit(rows: Columns, clones: Columns) -> Calibration:
     """Fit on all the rows given, which are scored, and on the clones that are."""
     # Ranking again with a stored calibration needs no scikit-learn.
     from sklearn.linear_model import LogisticRegression
@@ -280,16 +275,16 @@ def _fit(rows: "Columns", clones: "Columns") -> Calibration:
     return Calibration(terms, float(model.intercept_[0]))
 
 
-def _scored(columns: "Columns") -> NDArray[np.bool_]:
+def _scored(columns: Columns) -> NDArray[np.bool_]:
     return np.isfinite(columns["ce"])
 
 
-def _taken(columns: "Columns", index: NDArray[Any]) -> "Columns":
+def _taken(columns: Columns, index: NDArray[Any]) -> Columns:
     return {name: column[index] for name, column in columns.items()}
 
 
 def _drawn(
-    columns: "Columns", allowed: NDArray[np.bool_], draw: np.random.Generator
+    columns: Columns, allowed: NDArray[np.bool_], draw: np.random.Generator
 ) -> NDArray[np.int64]:
     """Indices of at most MAX_ROWS of the scored rows that are allowed, in order."""
     scored = np.flatnonzero(_scored(columns) & allowed)

@@ -16,8 +16,7 @@ from axolotl_donod.pruning.calibration import Calibration, fit_calibration
 from axolotl_donod.pruning.donod import FloatArray
 from axolotl_donod.pruning.presets import closeness_of_presets
 from axolotl_donod.pruning.ranking import Ranking, rank_scores
-from axolotl_donod.pruning.scores import Goal
-from axolotl_donod.pruning.scoring.panel import Columns
+from axolotl_donod.pruning.scores import Columns, Goal
 from axolotl_donod.pruning.selection import Selection, select
 from axolotl_donod.pruning.shares import IntArray
 

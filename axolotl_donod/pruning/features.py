@@ -5,21 +5,17 @@ It knows nothing of how clones are made or of how a regression is fitted.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from axolotl_donod.pruning.donod import FloatArray
-
-if TYPE_CHECKING:
-    # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.scoring.panel import Columns
+from axolotl_donod.pruning.scores import STEP_COLUMNS, Columns
 
 # Features end here, in spreads from the centre, so that no row decides alone.
 CLIP = 5.0
 # Length must not become a feature, and measured steps depend on the probe's settings.
-_NO_FEATURES = frozenset({"n_tokens", "don", "nod", "step_inner", "step_norm_sq"})
+_NO_FEATURES = frozenset({"n_tokens", "don", "nod", *STEP_COLUMNS})
 # Share of the rows that may lack a score that is to be a feature.
 _MAY_LACK = 0.01
 # A score that length explains but for this share of its deviation says nothing else.
@@ -100,7 +96,7 @@ def _without_length(compressed: FloatArray, n_tokens: NDArray[np.int64]) -> Floa
     return np.asarray(compressed - slope * length)
 
 
-def features_of(rows: "Columns", clones: "Columns") -> dict[str, Feature]:
+def features_of(rows: Columns, clones: Columns) -> dict[str, Feature]:
     """Find the shapes of all scores that rows and clones share, by name.
 
     Left out are the length, what depends on the probe, what more than 1 % of the rows
@@ -119,7 +115,7 @@ def _complete(scores: FloatArray) -> bool:
     return bool(np.isfinite(scores).sum() >= (1 - _MAY_LACK) * scores.size)
 
 
-def feature_table(features: Mapping[str, Feature], columns: "Columns") -> FloatArray:
+def feature_table(features: Mapping[str, Feature], columns: Columns) -> FloatArray:
     """Features of the rows that have all of them, (rows, features)."""
     table = np.stack([f.values(columns[n]) for n, f in features.items()], axis=1)
     return np.asarray(table[np.isfinite(table).all(axis=1)])

@@ -4,7 +4,7 @@ It knows nothing of models, files or of what the figures are compared for.
 """
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,7 @@ from axolotl_donod.errors import ConfigError, ScoringError
 from axolotl_donod.pruning.calibration import leave_one_kind_out, out_of_fold
 from axolotl_donod.pruning.donod import FloatArray
 from axolotl_donod.pruning.ranking import rank_scores
-
-if TYPE_CHECKING:
-    # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.scoring.panel import Columns
+from axolotl_donod.pruning.scores import Columns
 
 LOG = logging.getLogger("axolotl.donod")
 KIND_LEFT_OUT = "calibrated, kind left out"
@@ -25,8 +22,8 @@ _FUSED = ("paper", "auto", "panel")
 
 
 def closeness_of_presets(
-    rows: "Columns",
-    clones: "Columns",
+    rows: Columns,
+    clones: Columns,
     kinds: NDArray[Any],
     parents: NDArray[np.int64],
     config: DonodConfig,
@@ -76,7 +73,7 @@ def closeness_of_presets(
     return found
 
 
-def _joined(rows: "Columns", clones: "Columns") -> "Columns":
+def _joined(rows: Columns, clones: Columns) -> Columns:
     return {
         name: np.concatenate([rows[name], clones[name]])
         for name in rows

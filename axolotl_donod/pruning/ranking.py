@@ -6,22 +6,17 @@ It knows nothing of models, files or how many rows will be kept.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError, ScoringError
+from axolotl_donod.pruning.calibration import Calibration
 from axolotl_donod.pruning.donod import FloatArray
-from axolotl_donod.pruning.scores import Goal
+from axolotl_donod.pruning.scores import Columns, Goal
 from axolotl_donod.pruning.step import Step, step_columns, step_of
 from axolotl_donod.pruning.topsis import topsis
-
-if TYPE_CHECKING:
-    # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.calibration import Calibration
-    from axolotl_donod.pruning.scoring.panel import Columns
 
 Criteria = Mapping[str, tuple[Goal, float]]
 # Of fifteen sets of scores the smallest that kept less planted rubbish than loss alone
@@ -65,13 +60,13 @@ class Ranking:
 
 
 def rank_scores(
-    columns: "Columns",
+    columns: Columns,
     config: DonodConfig,
     head_norm: float,
     training_learning_rate: float,
     *,
     goals: Mapping[str, Goal] | None = None,
-    calibration: "Calibration | None" = None,
+    calibration: Calibration | None = None,
 ) -> Ranking:
     """Rank rows by their scores under a configuration.
 
@@ -124,10 +119,10 @@ def rank_scores(
 
 
 def _criteria(
-    columns: "Columns",
+    columns: Columns,
     config: DonodConfig,
     goals: Mapping[str, Goal],
-    calibration: "Calibration | None",
+    calibration: Calibration | None,
 ) -> Criteria:
     """Scores that the preset looks at, each with goal and weight."""
     if config.preset == "calibrated":
@@ -154,7 +149,7 @@ def _criteria(
     return criteria
 
 
-def _check_stored(name: str, columns: "Columns", goals: Mapping[str, Goal]) -> None:
+def _check_stored(name: str, columns: Columns, goals: Mapping[str, Goal]) -> None:
     known = sorted({*columns, "don", "nod"})
     if name == "ifd" and ("ifd" not in columns or np.isnan(columns["ifd"]).all()):
         raise ConfigError(
@@ -174,7 +169,7 @@ def _check_stored(name: str, columns: "Columns", goals: Mapping[str, Goal]) -> N
 
 
 def _step(
-    columns: "Columns",
+    columns: Columns,
     config: DonodConfig,
     head_norm: float,
     training_learning_rate: float,

@@ -4,9 +4,11 @@ Takes what one forward pass gave for a row, gives a number; knows nothing of mod
 batches, files or of how scores are fused.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
 
 from axolotl_donod.hookspecs import hookimpl
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from axolotl_donod.pruning.scoring.panel import RowScalars
 
 Goal = Literal["min", "max"]
+# Names of scores to (n,) arrays, one entry per row; `n_tokens` is int64, the rest
+# float64 with NaN where a row has no such score.
+Columns = Mapping[str, NDArray[Any]]
+# What a probe without a closed form measures: <W,D> and ||D||^2 of its step D.
+STEP_COLUMNS = ("step_inner", "step_norm_sq")
 
 
 @dataclass(frozen=True)

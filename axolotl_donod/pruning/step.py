@@ -5,7 +5,6 @@ It knows nothing of models, files or of how scores are fused.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +17,7 @@ from axolotl_donod.pruning.donod import (
     nod,
     reduce_sum,
 )
-
-if TYPE_CHECKING:
-    # Ranking stored scores again needs no torch.
-    from axolotl_donod.pruning.scoring.panel import Columns
+from axolotl_donod.pruning.scores import STEP_COLUMNS, Columns
 
 BEYOND_CROSSOVER = 10.0
 # Rows whose temporaries exist at a time; of ten million rows they would fill 400 MB.
@@ -53,14 +49,11 @@ def step_columns(probe: ProbeConfig) -> tuple[str, str]:
     D is the gradient of the mean loss, or what a probe without a closed form measured
     under its own reduction.
     """
-    return ("w_dot_g", "g_norm_sq") if probe.closed_form else _MEASURED
-
-
-_MEASURED = ("step_inner", "step_norm_sq")
+    return ("w_dot_g", "g_norm_sq") if probe.closed_form else STEP_COLUMNS
 
 
 def step_of(
-    columns: "Columns",
+    columns: Columns,
     config: DonodConfig,
     head_norm: float,
     training_learning_rate: float,
@@ -104,7 +97,7 @@ def step_of(
 
 
 def _scalars(
-    columns: "Columns", probe: ProbeConfig
+    columns: Columns, probe: ProbeConfig
 ) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
     """<W,D> and ||D||^2 under the probe's reduction, in chunks of rows."""
     inners, squares = (columns[name] for name in step_columns(probe))
@@ -116,7 +109,7 @@ def _scalars(
         yield part, inner, squared
 
 
-def _crossovers(columns: "Columns", probe: ProbeConfig) -> FloatArray:
+def _crossovers(columns: Columns, probe: ProbeConfig) -> FloatArray:
     """The finite crossover step sizes, in no order that matters."""
     found = [
         crossover[np.isfinite(crossover)]

@@ -22,8 +22,7 @@ from axolotl_donod.pruning.engine import HEAD_NORM, Ranks, Scoring, collect
 from axolotl_donod.pruning.folder import known_sources
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Survey, survey
-from axolotl_donod.pruning.scores import Score
-from axolotl_donod.pruning.scoring.scorer import STEP_COLUMNS
+from axolotl_donod.pruning.scores import STEP_COLUMNS, Score
 from axolotl_donod.pruning.selection import check_budget
 from axolotl_donod.pruning.similarity import duplicate_groups, topic_clusters
 from axolotl_donod.pruning.store import ShardStore

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Rows, batches, read, survey
-from axolotl_donod.pruning.scoring.panel import Columns
+from axolotl_donod.pruning.scores import Columns
 from axolotl_donod.pruning.store import ShardStore
 from axolotl_donod.registry import scores
 from tests.benchmarks.real_cost import SECOND_CORE, SECONDS_PER_TOKEN, relative_size

@@ -16,7 +16,7 @@ from axolotl_donod.donod_config import Criterion, DonodConfig
 from axolotl_donod.pruning.audit.audit import PRESETS, Audit, run_audit
 from axolotl_donod.pruning.calibration import fit_calibration
 from axolotl_donod.pruning.ranking import rank_scores
-from axolotl_donod.pruning.scoring.panel import Columns
+from axolotl_donod.pruning.scores import Columns
 from axolotl_donod.registry import scores
 from tests.benchmarks.noise import NoisySet
 

@@ -5,7 +5,7 @@ It knows nothing of models, texts, files or of how clones are made.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,8 @@ from axolotl_donod.pruning.audit.auroc import Resampling
 from axolotl_donod.pruning.audit.judge import Judge, RankingAudit, RankingKind
 from axolotl_donod.pruning.donod import FloatArray
 from axolotl_donod.pruning.presets import closeness_of_presets
-from axolotl_donod.pruning.scores import Goal
+from axolotl_donod.pruning.scores import Columns, Goal
 from axolotl_donod.pruning.step import step_of
-
-if TYPE_CHECKING:
-    # Auditing stored scores again needs no torch.
-    from axolotl_donod.pruning.scoring.panel import Columns
 
 PRESETS = get_args(DonodConfig.model_fields["preset"].annotation)
 _LENGTH, _LOSS = "n_tokens", "ce"
@@ -75,8 +71,8 @@ def from_json(data: Mapping[str, Any]) -> Audit:
 
 
 def run_audit(
-    rows: "Columns",
-    clones: "Columns",
+    rows: Columns,
+    clones: Columns,
     kinds: NDArray[np.object_],
     parents: NDArray[np.int64],
     *,
@@ -143,7 +139,7 @@ def run_audit(
 
 
 def _scores(
-    rows: "Columns", clones: "Columns", goals: Mapping[str, Goal]
+    rows: Columns, clones: Columns, goals: Mapping[str, Goal]
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Each score that the rows have, turned so that the greater is the better."""
     return {
@@ -156,7 +152,7 @@ def _scores(
 
 
 def _steps(
-    rows: "Columns", clones: "Columns", settings: DonodConfig, norm: float, rate: float
+    rows: Columns, clones: Columns, settings: DonodConfig, norm: float, rate: float
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """DON and NOD as `_scores`, where preset `paper` has a step size."""
     paper = settings.model_copy(update={"preset": "paper"})

@@ -3,12 +3,10 @@
 It knows nothing of models, batches, files or configuration.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from axolotl_donod.pruning.scoring.gram import (
@@ -26,10 +24,6 @@ from axolotl_donod.pruning.scoring.token_sums import (
     summarise,
     write_errors,
 )
-
-# Names of scores to (n,) arrays, one entry per row; `n_tokens` is int64, the rest
-# float64 with NaN where a row has no such score.
-Columns = Mapping[str, NDArray[Any]]
 
 # Elements of a block that is worked on at once: what the cache of a core holds, and
 # what keeps an accelerator or a matrix product busy.

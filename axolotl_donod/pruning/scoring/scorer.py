@@ -15,8 +15,13 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from axolotl_donod.donod_parts import ProbeConfig
 from axolotl_donod.errors import ScoringError
-from axolotl_donod.pruning.rows import IntArray, Row, Rows, batches, measure, read
-from axolotl_donod.pruning.scores import Score, ScoredRow, register_scores
+from axolotl_donod.pruning.rows import Row, Rows, batches, measure, read
+from axolotl_donod.pruning.scores import (
+    STEP_COLUMNS,
+    Score,
+    ScoredRow,
+    register_scores,
+)
 from axolotl_donod.pruning.scoring.answers import (
     answer_states,
     evaluating,
@@ -38,7 +43,6 @@ from axolotl_donod.pruning.scoring.score_values import score_values
 # Products of head and states that exist at a time, 128 MiB in float32, unless one row
 # needs more.
 _GROUP_ELEMENTS = 2**25
-STEP_COLUMNS = ("step_inner", "step_norm_sq")
 
 
 class Scorer:
@@ -134,10 +138,7 @@ class Scorer:
         """Columns of rows that have trained tokens."""
         hidden = self._answer_states(rows)
         panels: list[RowPanel] = []
-        for group in self._groups(rows):
-            labels = self._tensor(np.concatenate([row.labels for row in rows[group]]))
-            counts = [row.labels.size for row in rows[group]]
-            states = torch.cat(hidden[group])
+        for states, labels, counts in self._groups(rows, hidden):
             with exact_matmul(states.device):
                 buffer = self._products(states)
                 panels += row_panels(self.head, states, labels, counts, buffer)
@@ -145,7 +146,15 @@ class Scorer:
         self._check([rows[place] for place in defined])
         alone = self._alone_losses(rows) if self._answer_alone else [None] * len(rows)
         scored = {
-            place: _scored_row(rows[place], hidden[place], panels[place], alone[place])
+            place: ScoredRow(
+                torch.from_numpy(rows[place].input_ids),
+                torch.from_numpy(rows[place].labels),
+                panels[place].token_losses,
+                panels[place].entropies,
+                hidden[place],
+                panels[place].scalars,
+                alone[place],
+            )
             for place in defined
         }
         return self._columns(rows, scored)
@@ -188,14 +197,11 @@ class Scorer:
         alone = [without_prompt(row) for row in rows]
         hidden = self._answer_states(alone)
         found: list[Tensor | None] = []
-        for group in self._groups(alone):
-            labels = self._tensor(np.concatenate([row.labels for row in alone[group]]))
-            states = torch.cat(hidden[group])
+        for states, labels, counts in self._groups(alone, hidden):
             with exact_matmul(states.device):
                 products = head_products(self.head, states, self._products(states))
                 logits = to_logits(self.head, products)
                 losses = F.cross_entropy(logits, labels, reduction="none")
-            counts = [row.labels.size for row in alone[group]]
             found += torch.split(losses.double().cpu(), counts)
         return found
 
@@ -204,9 +210,15 @@ class Scorer:
         states = answer_states(self._model, rows, self._pad_token_id, self._device)
         return [own.to(target) for own in states]
 
-    def _groups(self, rows: Sequence[Row]) -> Iterator[slice]:
-        limit = max(1, _GROUP_ELEMENTS // self.n_outputs)
-        return groups([row.labels.size for row in rows], limit)
+    def _groups(
+        self, rows: Sequence[Row], hidden: list[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+        """States, labels and labels per row of rows whose products fit together."""
+        counts = [row.labels.size for row in rows]
+        for group in groups(counts, max(1, _GROUP_ELEMENTS // self.n_outputs)):
+            labels = np.concatenate([row.labels for row in rows[group]])
+            states = torch.cat(hidden[group])
+            yield states, torch.from_numpy(labels).to(states.device), counts[group]
 
     def _products(self, states: Tensor) -> Tensor | None:
         """Memory for a group's products, kept since new memory costs the CPU much."""
@@ -223,9 +235,6 @@ class Scorer:
             ids = torch.from_numpy(rows[0].input_ids).to(self._device)
             check_head(self._model, self.head, ids)
             self._checked = True
-
-    def _tensor(self, values: IntArray) -> Tensor:
-        return torch.from_numpy(values).to(self.head.weight.device)
 
 
 def score_rows(
@@ -279,20 +288,6 @@ def score_rows(
                 columns[name][indices] = values
             bar.update(len(indices))
     return columns
-
-
-def _scored_row(
-    row: Row, hidden: Tensor, panel: RowPanel, answer_losses: Tensor | None
-) -> ScoredRow:
-    return ScoredRow(
-        torch.from_numpy(row.input_ids),
-        torch.from_numpy(row.labels),
-        panel.token_losses,
-        panel.entropies,
-        hidden,
-        panel.scalars,
-        answer_losses,
-    )
 
 
 def _finite(row: ScoredRow) -> bool:
