@@ -146,3 +146,24 @@ class DonodConfig(Section):
                 "donod.probe.learning_rate or use preset paper"
             )
         return self
+
+    @property
+    def scored_with(self) -> dict[str, Any]:
+        """What needs the rows again when it changes, by dotted key, as plain JSON.
+
+        A probe with a closed form, and the audit's floor, are free to change.
+        """
+        scoring, audit, selection = self.scoring, self.audit, self.selection
+        probe = None if self.probe.closed_form else self.probe
+        return {
+            "scoring.ifd": scoring.ifd,
+            "scoring.base_model": scoring.base_model,
+            "scoring.dtype": scoring.dtype,
+            "scoring.quantization": scoring.quantization,
+            "probe": probe and probe.model_dump(mode="json"),
+            "audit": audit.model_dump(mode="json", exclude={"min_auroc"})
+            if audit.enabled
+            else None,
+            "selection.near_duplicates": selection.near_duplicates,
+            "selection.diversity": selection.diversity > 0,
+        }

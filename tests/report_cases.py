@@ -65,6 +65,7 @@ def write_run(folder, n_rows=600, n_clones=90, seed=0, **settings):
         )
     picked = generator.choice(len(SOURCES) + 1, n_rows, p=[0.5, 0.25, 0.1, 0.1, 0.05])
     names = [*SOURCES, None]
+    config = DonodConfig(**{"audit": {"enabled": bool(n_clones)}, **settings})
     scored = Scored(
         hashes=np.array([f"{i:032x}" for i in range(n_rows)], dtype="S32"),
         columns=columns,
@@ -77,11 +78,9 @@ def write_run(folder, n_rows=600, n_clones=90, seed=0, **settings):
             "head_norm": 700.0,
             "model": "tiny",
             "dataset": "0" * 32,
-            "near_duplicates": None,
-            "topics": False,
+            "scored_with": config.scored_with,
         },
     )
-    config = DonodConfig(**{"audit": {"enabled": bool(n_clones)}, **settings})
     decision = decide(scored, config, 2e-5, GOALS)
     write_decision(folder, scored, decision, config, 2e-5, approved=True)
     return scored, decision

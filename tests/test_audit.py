@@ -65,12 +65,12 @@ def audit_of(rows=ROWS, clones=CLONES, kinds=None, parents=None, **settings):
     count = clones["n_tokens"].size
     if kinds is None:
         kinds = np.array((KINDS * count)[:count], dtype=object)
+    parents = np.arange(count) if parents is None else parents
+    both, config = (rows, clones, kinds, parents), DonodConfig(**settings)
     return run_audit(
-        rows,
-        clones,
-        kinds,
-        np.arange(count) if parents is None else parents,
-        settings=DonodConfig(**settings),
+        *both,
+        closeness_of_presets(*both, config, NORM, RATE),
+        settings=config,
         head_norm=NORM,
         training_learning_rate=RATE,
         goals=GOALS,

@@ -33,14 +33,15 @@ def start(
 ) -> subprocess.Popen[str]:
     """Begin to prune into `folder` in a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
+    given_file = folder / f"given-{environment.get('RANK')}.yml"
     given = {"folder": str(folder / "donod"), "model": str(model), "rows": ROWS}
-    (folder / "given.yml").write_text(
+    given_file.write_text(
         yaml.safe_dump(
             given | {"settings": settings or SETTINGS, "die_after": die_after}
         )
     )
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.pruning_cases", str(folder / "given.yml")],
+        [sys.executable, "-m", "tests.pruning_cases", str(given_file)],
         cwd=Path(__file__).parents[1],
         env=os.environ | OFFLINE | environment,
         stdout=subprocess.PIPE,
@@ -125,6 +126,19 @@ def test_a_failing_rank_ends_the_others_that_wait_for_it(tiny_model_dir, tmp_pat
     assert [process.returncode for process in ranks] == [1, 1]
     assert "AuditError: donod.audit.min_auroc" in outputs[0]
     assert "another rank failed: donod.audit.min_auroc" in outputs[1]
+
+
+def test_the_first_rank_does_not_wait_for_scores_of_a_rank_that_failed(
+    tiny_model_dir, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    nowhere = SETTINGS["scoring"] | {"cache_path": str(tmp_path / "file/cache")}
+    failing = SETTINGS | {"scoring": nowhere}
+    first = start(tmp_path, tiny_model_dir, **of_rank(0))
+    second = start(tmp_path, tiny_model_dir, failing, **of_rank(1))
+    outputs = [process.communicate(timeout=180)[0] for process in (first, second)]
+    assert "another rank failed: cannot write to" in outputs[0]
+    assert [process.returncode for process in (first, second)] == [1, 1]
 
 
 def test_a_damaged_decision_is_written_again_while_other_ranks_wait(

@@ -33,7 +33,7 @@ pruning.ranking pruning.presets
 pruning.shares pruning.selection pruning.similarity
 pruning.audit.spans pruning.audit.clones
 pruning.audit.auroc pruning.audit.judge pruning.audit.audit
-pruning.model pruning.engine
+pruning.model pruning.engine pruning.waiting
 pruning.decision pruning.folder
 pruning.cost
 pruning.report.

@@ -130,8 +130,10 @@ def decide(
         update={"keep_rows": None, "keep_tokens": None, "keep_fraction": share}
     )
     both = columns, clones.columns, clones.kinds, parents
+    presets = closeness_of_presets(*both, settings, norm, training_learning_rate)
     audit = run_audit(
         *both,
+        presets,
         settings=audited,
         head_norm=norm,
         training_learning_rate=training_learning_rate,
@@ -139,7 +141,6 @@ def decide(
     )
     if not clones.kinds.size:
         return Decision(ranking, selection, audit, calibration, *_no_places())
-    presets = closeness_of_presets(*both, settings, norm, training_learning_rate)
     nothing = np.full(columns["n_tokens"].size, np.nan), np.full(parents.size, np.nan)
     of_rows, of_clones = presets.get(settings.preset, nothing)
     places = _places(of_rows, of_clones, usable)

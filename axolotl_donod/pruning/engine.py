@@ -24,16 +24,13 @@ from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Rows, Survey, batches, read
 from axolotl_donod.pruning.scores import Score
 from axolotl_donod.pruning.scoring.scorer import Scorer
+from axolotl_donod.pruning.shares import BoolArray
 from axolotl_donod.pruning.store import ShardStore
 
 LOG = logging.getLogger("axolotl.donod")
 # Raised when the same row and model would give other numbers than before.
 SCORING_VERSION = 2
 HEAD_NORM = "head_norm"
-_POLL_SECONDS = 1.0
-_PATIENCE_SECONDS = 60.0
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -133,10 +130,11 @@ def score_missing(
         DataError: A row does not fit the model, or the store cannot be written.
         ScoringError: The model cannot be scored.
     """
-    missing, budget = _missing(found, store), scoring.settings.scoring.batch_tokens
+    scoreable, budget = _scoreable(found), scoring.settings.scoring.batch_tokens
+    missing = _missing(found, scoreable, store)
     if ranks.first and not missing.any():
         LOG.info("DONOD: reusing stored scores alone, from %s", store.folder)
-    wanted = missing & _own(found, budget, ranks)
+    wanted = missing & _own(found, scoreable, budget, ranks)
     share = list(batches(found.lengths, wanted, budget))[:batches_at_most]
     total = sum(len(batch) for batch in share)
     if not total:
@@ -163,17 +161,22 @@ def score_missing(
             bar.update(len(batch))
 
 
+def all_stored(found: Survey, store: ShardStore) -> Callable[[], bool | None]:
+    """Give a test that is True once the store has every score, and None before."""
+    scoreable = _scoreable(found)
+    return lambda: None if _missing(found, scoreable, store).any() else True
+
+
 def collect(
-    rows: Rows, found: Survey, scoring: Scoring, store: ShardStore, ranks: Ranks
+    rows: Rows, found: Survey, scoring: Scoring, store: ShardStore
 ) -> tuple[dict[str, NDArray[Any]], float]:
-    """Read the scores of all rows, once every rank has stored its share.
+    """Read the scores of all rows.
 
     Args:
         rows: n tokenised rows.
         found: Their survey.
         scoring: What they were scored with.
-        store: Where the scores lie.
-        ranks: This process among all that score.
+        store: Where the scores lie, those of all ranks.
 
     Returns:
         Columns of n values, NaN for a row without trained tokens; the norm of the
@@ -187,7 +190,6 @@ def collect(
             f"none of {found.counts.size} rows has a trained token: all labels are "
             "masked; check train_on_inputs, roles_to_train and the chat template"
         )
-    _wait_for_others(found, store, ranks)
     for _ in range(2):
         hashes, stored = store.read()
         place = np.searchsorted(hashes, found.hashes).clip(max=hashes.size - 1)
@@ -208,31 +210,33 @@ def collect(
     return columns, float(stored[HEAD_NORM][0])
 
 
-def _missing(found: Survey, store: ShardStore) -> BoolArray:
-    """Which rows to score: the first of equal rows, if it has labels and no score."""
-    wanted = _scoreable(found)
-    wanted[wanted] = ~np.isin(found.hashes[wanted], store.hashes())
-    return wanted
-
-
 def _scoreable(found: Survey) -> BoolArray:
+    """Which rows need a score: the first of equal rows, if it has labels."""
     _, first = np.unique(found.hashes, return_index=True)
     wanted = np.zeros(found.hashes.size, dtype=bool)
     wanted[first] = True
     return wanted & (found.counts > 0)
 
 
-def _own(found: Survey, batch_tokens: int, ranks: Ranks) -> BoolArray:
+def _missing(found: Survey, scoreable: BoolArray, store: ShardStore) -> BoolArray:
+    """Which of the rows that need a score have none."""
+    missing = scoreable.copy()
+    missing[missing] = ~np.isin(found.hashes[missing], store.hashes())
+    return missing
+
+
+def _own(
+    found: Survey, scoreable: BoolArray, batch_tokens: int, ranks: Ranks
+) -> BoolArray:
     """This rank's rows: those of every size-th batch, stored or not.
 
     Batches come longest first, so shares are alike; and since whole batches are
     shared out, what one rank scores is batched as if it scored everything.
     """
-    everything = _scoreable(found)
     if ranks.size == 1:
-        return everything
-    own = np.zeros_like(everything)
-    in_line = batches(found.lengths, everything, batch_tokens)
+        return scoreable
+    own = np.zeros_like(scoreable)
+    in_line = batches(found.lengths, scoreable, batch_tokens)
     for batch in islice(in_line, ranks.rank, None, ranks.size):
         own[batch] = True
     return own
@@ -273,18 +277,3 @@ def _workload(
     tokens = int(found.lengths[found.counts > 0].sum())
     left, scored = found.lengths[missing].sum(), found.lengths[batch].sum()
     return Workload(tokens, int(left), seconds / max(1, int(scored)))
-
-
-def _wait_for_others(found: Survey, store: ShardStore, ranks: Ranks) -> None:
-    told = started = time.monotonic()
-    while ranks.size > 1 and (missing := int(_missing(found, store).sum())):
-        time.sleep(_POLL_SECONDS)
-        if time.monotonic() - told > _PATIENCE_SECONDS:
-            told = time.monotonic()
-            LOG.info(
-                "DONOD: other ranks still score %d rows, %.0f s after this one ended; "
-                "all ranks must see %s",
-                missing,
-                told - started,
-                store.folder,
-            )

@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.errors import DataError, ScoringError
+from axolotl_donod.errors import DataError
 from axolotl_donod.files import write_json
 from axolotl_donod.pruning.audit.audit import as_json
 from axolotl_donod.pruning.decision import Decision, Scored, ScoredClones
@@ -40,12 +39,6 @@ CLONES = "clones.parquet"
 MANIFEST = "manifest.json"
 AUDIT = "audit.json"
 _VERSIONS = ("axolotl-donod", "torch", "transformers")
-# What a rank that fails tells those that wait for it.
-FAILURE = "failed.txt"
-_POLL_SECONDS = 0.5
-_PATIENCE_SECONDS = 60.0
-# By which the clocks of a shared file system and of a rank may differ.
-_CLOCK_SECONDS = 1.0
 
 
 def decision_digest(
@@ -185,14 +178,16 @@ def read_scored(folder: Path) -> Scored:
             f"speaks of {manifest['rows']}; run `axolotl donod score CONFIG` again"
         )
     identity = manifest["identity"]
-    groups = identity["near_duplicates"] is not None
+    scored_with = identity["scored_with"]
+    groups = scored_with["selection.near_duplicates"] is not None
+    topics = scored_with["selection.diversity"]
     return Scored(
         hashes=hash_array(table["row_hash"]),
         columns={name: table[name].to_numpy() for name in score_names(table)},
         sources=table["source"].to_pylist(),
         source_rows=table["source_row"].to_pylist(),
         duplicate_groups=table["duplicate_group"].to_numpy() if groups else None,
-        clusters=table["cluster"].to_numpy() if identity["topics"] else None,
+        clusters=table["cluster"].to_numpy() if topics else None,
         clones=_read_clones(folder),
         identity=identity,
     )
@@ -235,28 +230,6 @@ def recorded_decision(folder: Path, digest: str) -> IntArray | None:
     except DataError:
         return None
     return np.asarray(np.flatnonzero(kept), dtype=np.int64)
-
-
-def wait_for_decision(folder: Path, digest: str) -> IntArray:
-    """Wait until the first rank has written a decision; return the rows it keeps.
-
-    Raises:
-        ScoringError: Another rank failed since this one began to wait.
-    """
-    began = time.time()
-    told = time.monotonic()
-    while (kept := recorded_decision(folder, digest)) is None:
-        failure = folder / FAILURE
-        if failure.is_file() and failure.stat().st_mtime >= began - _CLOCK_SECONDS:
-            raise ScoringError(f"another rank failed: {failure.read_text('utf-8')}")
-        if time.monotonic() - told > _PATIENCE_SECONDS:
-            told = time.monotonic()
-            LOG.info(
-                "DONOD: waiting for the first rank's decision; all ranks must see %s",
-                folder,
-            )
-        time.sleep(_POLL_SECONDS)
-    return kept
 
 
 def _recorded_digest(folder: Path) -> str | None:

@@ -6,8 +6,8 @@ scores, audit and report. Knows nothing of Axolotl.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,22 @@ from numpy.typing import NDArray
 
 from axolotl_donod import registry
 from axolotl_donod.donod_config import DonodConfig
-from axolotl_donod.errors import ConfigError, DataError, DonodError
-from axolotl_donod.files import write_json, write_text
+from axolotl_donod.errors import AuditError, ConfigError, DataError
+from axolotl_donod.files import write_json
 from axolotl_donod.pruning.audit.audit import (
     Audit,
     audit_table,
     check_min_auroc,
-    reaches_min_auroc,
 )
 from axolotl_donod.pruning.cost import CostPreview, preview
 from axolotl_donod.pruning.decision import Decision, Scored, decide
 from axolotl_donod.pruning.engine import Ranks, Workload, score_missing
 from axolotl_donod.pruning.folder import (
-    FAILURE,
     MANIFEST,
     SCORES,
     decision_digest,
     read_scored,
     recorded_decision,
-    wait_for_decision,
     write_decision,
 )
 from axolotl_donod.pruning.report.page import write_report
@@ -46,15 +43,13 @@ from axolotl_donod.pruning.table import dataset_fingerprint, read_manifest
 from axolotl_donod.pruning.task import (
     Prepared,
     Task,
-    audit_identity,
     prepare,
     scored,
 )
+from axolotl_donod.pruning.waiting import tell_failure, wait_for
 
 LOG = logging.getLogger("axolotl.donod")
 COST = "cost.json"
-# What of the section decides how rows are scored; the rest only ranks and selects.
-_SCORED_WITH = ("ifd", "base_model", "dtype", "quantization")
 
 
 def prune(task: Task) -> NDArray[np.int64]:
@@ -75,10 +70,9 @@ def prune(task: Task) -> NDArray[np.int64]:
         task.folder.mkdir(parents=True, exist_ok=True)
     try:
         return _pruned(task, prepared)
-    except DonodError as error:
+    except Exception as error:
         if task.ranks.size > 1:
-            with suppress(OSError):
-                write_text(task.folder / FAILURE, f"{error}\n")
+            tell_failure(task.folder, error)
         raise
 
 
@@ -93,11 +87,14 @@ def _pruned(task: Task, prepared: Prepared) -> NDArray[np.int64]:
     )
     rate = task.training.learning_rate
     digest = decision_digest(prepared.identity, task.settings, rate)
+    decided = partial(recorded_decision, task.folder, digest)
     if not task.ranks.first:
-        return wait_for_decision(task.folder, digest)
+        return wait_for(
+            decided, task.folder, prepared.began, "the first rank's decision"
+        )
     if task.ranks.size > 1:
         # The others may have read it already.
-        known = recorded_decision(task.folder, digest)
+        known = decided()
         if known is not None:
             LOG.info("DONOD: kept %d rows, as decided before", known.size)
             return known
@@ -175,8 +172,7 @@ def _stored(folder: Path, settings: DonodConfig, model: str) -> Scored:
             f"the scores in {folder} are of {name}, but the config scores with "
             f"{model}; run `axolotl donod score CONFIG`"
         )
-    before = read_manifest(folder / MANIFEST)["settings"]
-    _refuse_other_scores(DonodConfig.model_validate(before), stored.identity, settings)
+    _refuse_other_scores(stored.identity["scored_with"], settings)
     return stored
 
 
@@ -192,16 +188,16 @@ def _conclude(
         LOG.info("DONOD: audit\n%s", audit_table(decision.audit))
         for warning in decision.audit.warnings:
             LOG.warning("DONOD: %s", warning)
-    write_decision(
-        folder,
-        found,
-        decision,
-        settings,
-        training_learning_rate,
-        approved=decision.audit is None or reaches_min_auroc(decision.audit, settings),
+    write = partial(
+        write_decision, folder, found, decision, settings, training_learning_rate
     )
-    if decision.audit is not None:
-        check_min_auroc(decision.audit, settings)
+    try:
+        if decision.audit is not None:
+            check_min_auroc(decision.audit, settings)
+    except AuditError:
+        write(approved=False)
+        raise
+    write(approved=True)
     return decision
 
 
@@ -229,27 +225,15 @@ def decoder(rows: Any, tokenizer: Any) -> Callable[[Sequence[int]], list[str]]:
     return texts
 
 
-def _refuse_other_scores(
-    before: DonodConfig, identity: Mapping[str, Any], now: DonodConfig
-) -> None:
-    pairs: dict[str, tuple[object, object]] = {
-        f"scoring.{key}": (getattr(before.scoring, key), getattr(now.scoring, key))
-        for key in _SCORED_WITH
-    }
-    if not (before.probe.closed_form and now.probe.closed_form):
-        pairs["probe"] = (before.probe, now.probe)
-    if now.audit.enabled:
-        pairs["audit"] = identity["audit"], audit_identity(now)
-    near = now.selection.near_duplicates
-    if near is not None:
-        pairs["selection.near_duplicates"] = identity["near_duplicates"], near
-    if now.selection.diversity:
-        pairs["selection.diversity"] = identity["topics"], True
-    for key, (was, wanted) in pairs.items():
-        if was != wanted:
+def _refuse_other_scores(before: Mapping[str, Any], settings: DonodConfig) -> None:
+    for key, wanted in settings.scored_with.items():
+        # What was made for an audit or a selection may lie unused.
+        unused = key.startswith(("audit", "selection")) and not wanted
+        if not unused and before[key] != wanted:
             raise ConfigError(
-                f"donod.{key} was {was} when the rows were scored and is {wanted} now, "
-                "which needs the rows again; run `axolotl donod score CONFIG`"
+                f"donod.{key} was {before[key]} when the rows were scored and is "
+                f"{wanted} now, which needs the rows again; run `axolotl donod score "
+                "CONFIG`"
             )
 
 

@@ -5,6 +5,7 @@ has their scores, and in the end the scores with their sources.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,13 @@ from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError, DataError
 from axolotl_donod.pruning.audit.clones import Clones, clone_count, make_clones
 from axolotl_donod.pruning.decision import Scored, ScoredClones
-from axolotl_donod.pruning.engine import HEAD_NORM, Ranks, Scoring, collect
+from axolotl_donod.pruning.engine import (
+    HEAD_NORM,
+    Ranks,
+    Scoring,
+    all_stored,
+    collect,
+)
 from axolotl_donod.pruning.folder import known_sources
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Survey, survey
@@ -27,6 +34,7 @@ from axolotl_donod.pruning.selection import check_budget
 from axolotl_donod.pruning.similarity import duplicate_groups, topic_clusters
 from axolotl_donod.pruning.store import ShardStore
 from axolotl_donod.pruning.table import FIXED_COLUMNS, dataset_fingerprint
+from axolotl_donod.pruning.waiting import wait_for
 
 LOG = logging.getLogger("axolotl.donod")
 SHARDS = "shards"
@@ -91,6 +99,7 @@ class Prepared:
         identity: What names rows, clones and scoring.
         row_tokens: Tokens of the n rows.
         trained_tokens: Those of them that are trained.
+        began: When this rank began its work, in seconds since the epoch.
     """
 
     rows: "Joined"
@@ -101,6 +110,7 @@ class Prepared:
     identity: dict[str, Any]
     row_tokens: int
     trained_tokens: int
+    began: float
 
 
 class Joined(Sequence[Mapping[str, Any]]):
@@ -125,6 +135,7 @@ def prepare(task: Task) -> Prepared:
         ConfigError: audit.kinds names a corruption that no plugin gives.
         DataError: There are no rows, or a row cannot be scored.
     """
+    began = time.time()
     if not len(task.rows):
         raise DataError("there are no training rows to prune; check `datasets:`")
     of_rows = found = survey(task.rows)
@@ -152,9 +163,7 @@ def prepare(task: Task) -> Prepared:
         "model_name": task.model.name,
         "template": task.model.template_fingerprint(),
         "sources": task.sources,
-        "audit": audit_identity(task.settings),
-        "near_duplicates": task.settings.selection.near_duplicates,
-        "topics": task.settings.selection.diversity > 0,
+        "scored_with": task.settings.scored_with,
     }
     return Prepared(
         Joined(task.rows, clones.rows if clones else []),
@@ -165,15 +174,8 @@ def prepare(task: Task) -> Prepared:
         identity,
         int(of_rows.lengths.sum()),
         int(of_rows.counts.sum()),
+        began,
     )
-
-
-def audit_identity(settings: DonodConfig) -> dict[str, Any] | None:
-    """What of the audit's settings decides which clones there are; None without."""
-    audit = settings.audit
-    if not audit.enabled:
-        return None
-    return audit.model_dump(mode="json", exclude={"min_auroc"})
 
 
 def _refuse_impossible(task: Task, found: Survey, scores: Mapping[str, Score]) -> None:
@@ -221,13 +223,16 @@ def _make_clones(task: Task, found: Survey) -> Clones | None:
 
 
 def scored(task: Task, prepared: Prepared) -> Scored:
-    """Gather scores, sources, duplicates and topics once all rows are scored.
+    """Gather scores, sources, duplicates and topics once all ranks have scored.
 
     Raises:
-        ScoringError: No row has a score.
+        ScoringError: No row has a score, or another rank failed.
     """
+    stored = all_stored(prepared.found, prepared.store)
+    if task.ranks.size > 1:
+        wait_for(stored, task.folder, prepared.began, "the scores of other ranks")
     columns, head_norm = collect(
-        prepared.rows, prepared.found, prepared.scoring, prepared.store, task.ranks
+        prepared.rows, prepared.found, prepared.scoring, prepared.store
     )
     n_rows, hashes = len(task.rows), prepared.found.hashes
     of_rows = {name: values[:n_rows] for name, values in columns.items()}

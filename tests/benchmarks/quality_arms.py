@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from axolotl_donod.donod_config import Criterion, DonodConfig
 from axolotl_donod.pruning.audit.audit import PRESETS, Audit, run_audit
 from axolotl_donod.pruning.calibration import fit_calibration
+from axolotl_donod.pruning.presets import closeness_of_presets
 from axolotl_donod.pruning.ranking import rank_scores
 from axolotl_donod.pruning.scores import Columns
 from axolotl_donod.registry import scores
@@ -187,11 +188,12 @@ def compare(scored: ScoredSet) -> dict[str, Any]:
 def audit_of(scored: ScoredSet) -> Audit:
     """What the audit of a run with default settings says of this set."""
     noisy, scored = scored.noisy, by_default(scored)
+    clones = noisy.clones
+    both = scored.columns, scored.clones, clones.kinds, clones.parents
+    step = scored.head_norm, TRAINING_RATE
     return run_audit(
-        scored.columns,
-        scored.clones,
-        noisy.clones.kinds,
-        noisy.clones.parents,
+        *both,
+        closeness_of_presets(*both, DonodConfig(), *step),
         settings=DonodConfig(),
         head_norm=scored.head_norm,
         training_learning_rate=TRAINING_RATE,

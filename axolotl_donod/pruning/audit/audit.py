@@ -16,7 +16,6 @@ from axolotl_donod.errors import AuditError
 from axolotl_donod.pruning.audit.auroc import Resampling
 from axolotl_donod.pruning.audit.judge import Judge, RankingAudit, RankingKind
 from axolotl_donod.pruning.donod import FloatArray
-from axolotl_donod.pruning.presets import closeness_of_presets
 from axolotl_donod.pruning.scores import Columns, Goal
 from axolotl_donod.pruning.step import step_of
 
@@ -75,6 +74,7 @@ def run_audit(
     clones: Columns,
     kinds: NDArray[np.object_],
     parents: NDArray[np.int64],
+    presets: Mapping[str, tuple[FloatArray, FloatArray]],
     *,
     settings: DonodConfig,
     head_norm: float,
@@ -93,6 +93,7 @@ def run_audit(
         clones: Scores of m clones.
         kinds: (m,) kinds of corruption.
         parents: (m,) rows that were copied.
+        presets: What `closeness_of_presets` gave for them.
         settings: Section `donod`.
         head_norm: Frobenius norm of the output head.
         training_learning_rate: Learning rate of the training that follows.
@@ -108,7 +109,6 @@ def run_audit(
         return Audit(0.0, n_clones, settings.preset, None, 0.0, [], [_NO_CLONES])
     judge = Judge(*lengths, kinds, settings, Resampling(n_rows, parents, seed))
     step = head_norm, training_learning_rate
-    presets = closeness_of_presets(rows, clones, kinds, parents, settings, *step)
     both = rows, clones
     scores = {**_scores(*both, goals), **_steps(*both, settings, *step)}
     rng = np.random.default_rng(seed)
@@ -213,15 +213,6 @@ def _remedy(audit: Audit, goals: Mapping[str, Goal]) -> str:
 
 def _figures(entry: RankingAudit) -> str:
     return f"{entry.auroc:.3f} (95 % {entry.low:.3f} to {entry.high:.3f})"
-
-
-def reaches_min_auroc(audit: Audit, settings: DonodConfig) -> bool:
-    """Tell whether `check_min_auroc` passes."""
-    try:
-        check_min_auroc(audit, settings)
-    except AuditError:
-        return False
-    return True
 
 
 def check_min_auroc(audit: Audit, settings: DonodConfig) -> None:
