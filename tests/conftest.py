@@ -1,7 +1,10 @@
 """Offline settings for every test, and the tiny model as a fixture."""
 
+import logging
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,3 +32,19 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture
+def model(tiny_model_dir: Path, tmp_path: Path) -> Any:
+    """The tiny model as a run scores with it, in a folder that the test may change."""
+    from tests.pruning_cases import scoring_model
+
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    return scoring_model(tmp_path / "model")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What our loggers say, from INFO on."""
+    caplog.set_level(logging.INFO, logger="axolotl.donod")
+    return caplog

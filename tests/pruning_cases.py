@@ -79,6 +79,11 @@ def make_task(rows, folder, model, *, trace=dict, sources=(), ranks=None, **sett
     )
 
 
+def run(rows, model, folder, **settings):
+    """Prune rows as the only rank; see `make_task`."""
+    return prune(make_task(rows, folder, model, **settings))
+
+
 def die(shards, count):
     """`kill -9` this very process soon after it has written so many shards more."""
     pattern = str(shards / "*" / "batch*.parquet")

@@ -1,7 +1,6 @@
 """Pruning a dataset end to end on the tiny model: reuse, staleness, records."""
 
 import json
-import logging
 import shutil
 
 import numpy as np
@@ -18,24 +17,7 @@ from axolotl_donod.pruning.table import (
     read_scores,
     row_hash,
 )
-from tests.pruning_cases import make_rows, make_task, scoring_model
-
-
-@pytest.fixture
-def model(tiny_model_dir, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_model_dir, folder)
-    return scoring_model(folder)
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="axolotl.donod")
-    return caplog
-
-
-def run(rows, model, folder, **settings):
-    return prune(make_task(rows, folder, model, **settings))
+from tests.pruning_cases import make_rows, make_task, run, scoring_model
 
 
 def files(folder):

@@ -1,9 +1,7 @@
 """What pruning refuses, or survives, and what it says of it."""
 
 import json
-import logging
 import math
-import shutil
 import subprocess
 
 import pytest
@@ -12,27 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from axolotl_donod.errors import AuditError, ConfigError, DataError, ScoringError
 from axolotl_donod.pruning.engine import Ranks
-from axolotl_donod.pruning.prune import prune, prune_again
+from axolotl_donod.pruning.prune import prune_again
 from axolotl_donod.pruning.table import read_manifest, read_scores, row_hash
-from tests.pruning_cases import make_rows, make_task, scoring_model
+from tests.pruning_cases import make_rows, make_task, run, scoring_model
 from tests.tiny import save_tiny_model
-
-
-@pytest.fixture
-def model(tiny_model_dir, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_model_dir, folder)
-    return scoring_model(folder)
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="axolotl.donod")
-    return caplog
-
-
-def run(rows, model, folder, **settings):
-    return prune(make_task(rows, folder, model, **settings))
 
 
 def test_rows_of_nan_logits_are_named_and_never_kept(tmp_path, log):

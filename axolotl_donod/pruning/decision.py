@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.pruning.audit.audit import Audit, run_audit
 from axolotl_donod.pruning.calibration import Calibration, fit_calibration
-from axolotl_donod.pruning.donod import FloatArray
+from axolotl_donod.pruning.donod import FloatArray, IntArray
 from axolotl_donod.pruning.presets import closeness_of_presets
 from axolotl_donod.pruning.ranking import Ranking, rank_scores
 from axolotl_donod.pruning.scores import Columns, Goal
 from axolotl_donod.pruning.selection import Selection, select
-from axolotl_donod.pruning.shares import IntArray
 
 # Rows that the audit looks at; more would change its figures by less than 0.1 %.
 AUDITED_ROWS = 200_000

@@ -4,8 +4,6 @@ Takes rows, a model to load when it is needed and a store; gives columns in the 
 of the rows. Knows nothing of how rows are ranked or kept.
 """
 
-import hashlib
-import json
 import logging
 import os
 import time
@@ -20,11 +18,12 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ScoringError
+from axolotl_donod.files import json_hash
+from axolotl_donod.pruning.donod import BoolArray
 from axolotl_donod.pruning.model import ScoringModel
 from axolotl_donod.pruning.rows import Rows, Survey, batches, read
 from axolotl_donod.pruning.scores import Score
 from axolotl_donod.pruning.scoring.scorer import Scorer
-from axolotl_donod.pruning.shares import BoolArray
 from axolotl_donod.pruning.store import ShardStore
 
 LOG = logging.getLogger("axolotl.donod")
@@ -98,8 +97,7 @@ class Scoring:
             sized = probe.optimizer == "sgd"
             parts["probe"] = probe.model_dump(exclude={"learning_rate"})
             parts["probe_step"] = self.probe_learning_rate if sized else None
-        text = json.dumps(parts, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return json_hash(parts)
 
 
 def score_missing(

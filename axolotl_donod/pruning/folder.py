@@ -4,9 +4,7 @@ Takes and gives scores and decisions; knows the names of the files and nothing o
 their contents came about.
 """
 
-import hashlib
 import importlib.metadata
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +15,11 @@ from numpy.typing import NDArray
 
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import DataError
-from axolotl_donod.files import write_json
+from axolotl_donod.files import json_hash, write_json
 from axolotl_donod.pruning.audit.audit import as_json
 from axolotl_donod.pruning.decision import Decision, Scored, ScoredClones
+from axolotl_donod.pruning.donod import IntArray
 from axolotl_donod.pruning.selection import REASONS
-from axolotl_donod.pruning.shares import IntArray
 from axolotl_donod.pruning.table import (
     hash_array,
     read_clones,
@@ -58,8 +56,7 @@ def decision_digest(
         "training_learning_rate": training_learning_rate,
         "versions": _versions(),
     }
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return json_hash(parts)
 
 
 def write_decision(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from axolotl_donod.errors import DataError
+from axolotl_donod.pruning.donod import IntArray
 from axolotl_donod.pruning.table import row_hash
 
 IGNORED_LABEL = -100
@@ -20,7 +21,6 @@ IGNORED_LABEL = -100
 _ROWS_AT_ONCE = 1000
 
 Rows = Sequence[Mapping[str, Any]]
-IntArray = NDArray[np.int64]
 # An id and its row.
 _Found = tuple[int, int]
 Extremes = Mapping[str, tuple[_Found, _Found]]

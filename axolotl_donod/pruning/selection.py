@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.donod_parts import SelectionConfig
 from axolotl_donod.errors import DataError
+from axolotl_donod.pruning.donod import BoolArray, IntArray
 from axolotl_donod.pruning.ranking import Ranking
-from axolotl_donod.pruning.shares import BoolArray, IntArray, Shares, earlier, shares_of
+from axolotl_donod.pruning.shares import Shares, earlier, shares_of
 
 REASONS = (
     "kept",
@@ -172,9 +173,13 @@ def _row_budget(ranking: Ranking, settings: DonodConfig) -> int | None:
     check_budget(settings, n_rows, int(ranking.n_tokens.sum()))
     if settings.keep_fraction is None:
         return settings.keep_rows
+    return rows_of_share(settings.keep_fraction, n_rows)
+
+
+def rows_of_share(share: float, n_rows: int) -> int:
+    """Number of rows that a share of them is; halves round up, and one row stays."""
     # Exact decimals: 0.29 of 50 rows is 14.5, which rounds to 15.
-    share = Fraction(str(settings.keep_fraction)) * n_rows
-    return max(1, math.floor(share + Fraction(1, 2)))
+    return max(1, math.floor(Fraction(str(share)) * n_rows + Fraction(1, 2)))
 
 
 def _labels(key: str, labels: IntArray | None, n_rows: int) -> IntArray:

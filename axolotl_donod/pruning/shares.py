@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
 from axolotl_donod.donod_parts import SelectionConfig
 from axolotl_donod.errors import ConfigError, DataError
-
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from axolotl_donod.pruning.donod import BoolArray, IntArray
 
 
 def earlier(labels: IntArray) -> IntArray:

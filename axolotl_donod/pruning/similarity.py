@@ -22,6 +22,7 @@ from sklearn.feature_extraction.text import (
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from axolotl_donod.pruning.donod import IntArray
 from axolotl_donod.pruning.rows import IGNORED_LABEL, Rows, token_arrays
 
 NGRAM = 5
@@ -36,8 +37,6 @@ _FREQUENT = 0.1
 _SLACK = 2
 _PAIRS_AT_ONCE = 4096
 _COMPONENTS = 64
-
-IntArray = NDArray[np.int64]
 
 
 def duplicate_groups(

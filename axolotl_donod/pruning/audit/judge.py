@@ -3,7 +3,6 @@
 It knows nothing of presets or scores; the greater value is the better ranked.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,10 +16,10 @@ from axolotl_donod.pruning.audit.auroc import (
     kept_chances,
     placements,
 )
-from axolotl_donod.pruning.donod import FloatArray
+from axolotl_donod.pruning.donod import FloatArray, IntArray
 from axolotl_donod.pruning.ranking import rank_rows
+from axolotl_donod.pruning.selection import rows_of_share
 
-IntArray = NDArray[np.int64]
 RankingKind = Literal["preset", "score", "baseline"]
 
 
@@ -106,8 +105,7 @@ class Judge:
         if settings.keep_rows is not None:
             return settings.keep_rows
         if settings.keep_fraction is not None:
-            size = rows.size + clones.size
-            return max(1, math.floor(settings.keep_fraction * size + 0.5))
+            return rows_of_share(settings.keep_fraction, rows.size + clones.size)
         tokens = np.concatenate([self.row_lengths, self.clone_lengths])
         order = np.argsort(rank_rows(np.concatenate([rows, clones])))
         return int((np.cumsum(tokens[order]) <= (settings.keep_tokens or 0)).sum())

@@ -14,11 +14,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from axolotl_donod.pruning.audit.judge import RankingAudit
-from axolotl_donod.pruning.donod import FloatArray
+from axolotl_donod.pruning.donod import BoolArray, FloatArray
 from axolotl_donod.pruning.report.canvas import as_percent, drawable, png
 from axolotl_donod.pruning.report.scales import ROUND_STEPS, Scale
 from axolotl_donod.pruning.report.tallies import OTHERS, UNKNOWN, BudgetCurve, Groups
-from axolotl_donod.pruning.shares import BoolArray
 
 # Okabe and Ito's palette, told apart with every common colour vision.
 BLUE, ORANGE, BLACK, RED = "#0072B2", "#E69F00", "#000000", "#D55E00"

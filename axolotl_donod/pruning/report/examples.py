@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 
-from axolotl_donod.pruning.shares import BoolArray, IntArray
+from axolotl_donod.pruning.donod import BoolArray, IntArray
 
 BEST, WORST, NEAREST = "Most kept", "Most removed", "Nearest the threshold"
 UNSCORED = "Without a score"

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import DataError
 from axolotl_donod.pruning.audit.audit import Audit, from_json
+from axolotl_donod.pruning.donod import BoolArray, IntArray
 from axolotl_donod.pruning.folder import AUDIT, CLONES, MANIFEST, SCORES
-from axolotl_donod.pruning.shares import BoolArray, IntArray
 from axolotl_donod.pruning.table import (
     read_clones,
     read_manifest,
