@@ -34,11 +34,11 @@ TARGETS = {
     "lora_gradient_over_panel": (">=", 2.0),
     "two_ranks_over_one": (">=", 1.7),
 }
-FULL = {"rows": 4, "passes": 2, "repeats": 3}
+FULL = {"rows": 8, "passes": 2, "repeats": 3}
 QUICK = {"rows": 2, "passes": 1, "repeats": 1}
 # Arms whose small difference is the question run several times per repeat.
 CLOSE = ("forward", "panel")
-INFORMATION = ("panel_with_ifd", "three_sgd_steps", "adam_step")
+INFORMATION = ("lean_gradient", "panel_with_ifd", "three_sgd_steps", "adam_step")
 BATCH_TOKENS = 2048
 
 

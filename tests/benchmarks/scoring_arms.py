@@ -4,6 +4,7 @@ Each takes a model and rows and goes through all of them once; what it finds is 
 away. Knows nothing of clocks.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,7 @@ def batched(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
 
 
 def arms(model: nn.Module, rows: Sequence[Row], batch_tokens: int) -> dict[str, Arm]:
-    """All arms by name; `lora_gradient` adapts a second model with shared weights."""
+    """All arms by name."""
 
     def scored(**options: Any) -> Arm:
         scorer = Scorer(model, register_scores(), pad_token_id=0, **options)
@@ -78,6 +79,7 @@ def arms(model: nn.Module, rows: Sequence[Row], batch_tokens: int) -> dict[str, 
         "head_step": lambda: head_step(model, rows, batch_tokens),
         "full_step": lambda: full_step(model, rows),
         "lora_gradient": lambda: lora_gradient(model, rows),
+        "lean_gradient": lambda: lean_gradient(model, rows),
         "panel_with_ifd": scored(answer_alone=True),
         "three_sgd_steps": scored(probe=steps),
         "adam_step": scored(probe=ProbeConfig(optimizer="adam")),
@@ -128,13 +130,43 @@ def full_step(model: nn.Module, rows: Sequence[Row]) -> None:
 
 
 def lora_gradient(model: nn.Module, rows: Sequence[Row]) -> None:
-    """Gradient of every row by adapters of rank 8, as LESS projects and stores it."""
+    """Gradient of every row by adapters, as LESS takes it with its published settings.
+
+    Rank 128 on the attention's projections, the model's own loss over all positions,
+    Adam's direction from the moments of a warm-up. Its random projection to 8192
+    dimensions, which would cost more than all of this on a CPU, is left out.
+    """
+    rank, beta1, beta2, eps = 128, 0.9, 0.999, 1e-8
+    with _adapted(model, rank) as (adapted, trained):
+        size = sum(parameter.numel() for parameter in trained)
+        first, second = torch.zeros(size), torch.ones(size)
+        for row in rows:
+            ids = torch.from_numpy(row.input_ids)[None]
+            labels = torch.full_like(ids, -100)
+            labels[0, row.positions + 1] = torch.from_numpy(row.labels)
+            mask = torch.ones_like(ids)
+            adapted(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+            found = torch.cat([parameter.grad.view(-1) for parameter in trained])
+            average = beta1 * first + (1 - beta1) * found
+            square = beta2 * second + (1 - beta2) * found**2
+            average / torch.sqrt(square + eps)
+            adapted.zero_grad()
+
+
+def lean_gradient(model: nn.Module, rows: Sequence[Row]) -> None:
+    """The least that a gradient by adapters costs: rank 8, logits of answers alone."""
+    with _adapted(model, rank=8) as (adapted, trained):
+        for row in rows:
+            gradients = torch.autograd.grad(_loss(adapted, row), trained)
+            torch.cat([gradient.flatten() for gradient in gradients])
+
+
+@contextlib.contextmanager
+def _adapted(model: nn.Module, rank: int) -> Iterator[tuple[nn.Module, list[Tensor]]]:
+    """The model with adapters for a while, and their weights."""
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=targets))
-    trained = [p for p in adapted.parameters() if p.requires_grad]
-    for row in rows:
-        gradients = torch.autograd.grad(_loss(adapted, row), trained)
-        torch.cat([gradient.flatten() for gradient in gradients])
+    adapted = get_peft_model(model, LoraConfig(r=rank, target_modules=targets))
+    yield adapted, [p for p in adapted.parameters() if p.requires_grad]
     adapted.unload()
     model.requires_grad_(True)
 
