@@ -4,27 +4,37 @@ An Axolotl DPO dataset type: `type: axolotl_donod.cot_pairs`. Knows nothing of j
 weights or losses; other columns of a row pass through.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from jinja2 import TemplateError
+
+from axolotl_donod.cot_messages import SIDES, Message, read_pair, shown
 from axolotl_donod.errors import DataError
+from axolotl_donod.think import THINK_CLOSE, THINK_OPEN
 
-THINK_OPEN = "<think>"
-THINK_CLOSE = "</think>"
+SOURCE_COLUMN = "pair_source"
+SOURCE_ROW_COLUMN = "pair_source_row"
+_FIELDS = {
+    "prompt": "field_messages",
+    "chosen": "field_chosen",
+    "rejected": "field_rejected",
+}
 _PROBE = "axolotlprobe"
-_SEPARATE_REASONING = ("reasoning_content", "reasoning", "thinking")
 
-Transform = Callable[..., dict[str, str]]
+Transform = Callable[..., dict[str, Any]]
 
 
-def cot_pairs(cfg: Any, dataset_idx: int = 0, **kwargs: Any) -> Transform:
+def cot_pairs(
+    cfg: Any, dataset_idx: int = 0, **kwargs: Any
+) -> tuple[Transform, dict[str, Any]]:
     """Build the transform of a dataset whose responses are `<think>r</think>answer`.
 
-    A row has `prompt`, a string (one user turn) or a list of messages, and `chosen` and
-    `rejected`, each a string or one assistant message. The prompt goes through the
-    chat template, of the dataset or else of the configuration; the responses are
-    appended as they are, so that no template can strip or rewrite the reasoning. A
-    response without any `<think>` is all answer.
+    A row has `prompt`, `chosen` and `rejected` as `cot_messages.read_pair` takes them,
+    or under the names in `field_messages`, `field_chosen` and `field_rejected`. The
+    prompt goes through the chat template, of the dataset or else of the configuration;
+    the responses are appended as they are, so that no template can strip or rewrite
+    the reasoning. A response without any `<think>` is all answer.
 
     Args:
         cfg: Axolotl's configuration.
@@ -32,10 +42,12 @@ def cot_pairs(cfg: Any, dataset_idx: int = 0, **kwargs: Any) -> Transform:
         **kwargs: Ignored; Axolotl may pass more.
 
     Returns:
-        A function of sample and tokenizer that gives the texts `prompt`, `chosen` and
-        `rejected`. Responses end with the template's turn end, or with EOS where it
-        has none. It raises DataError for a row that cannot be rendered, naming it by
-        its text.
+        A function of sample, row number and tokenizer, and the arguments that
+        `datasets.map` needs for it. It gives the texts `prompt`, `chosen` and
+        `rejected`, and where the row came from, unless exact deduplication compares
+        whole rows. Responses end with the template's turn end, or with EOS where it
+        has none. It raises DataError for a row that cannot be rendered, naming data
+        set and row.
     """
     from axolotl.utils.chat_templates import (
         extract_chat_template_args,
@@ -43,16 +55,45 @@ def cot_pairs(cfg: Any, dataset_idx: int = 0, **kwargs: Any) -> Transform:
     )
 
     configured = cfg.get("datasets") or []
-    dataset = configured[dataset_idx] if dataset_idx < len(configured) else None
+    dataset = configured[dataset_idx] if dataset_idx < len(configured) else {}
     choice, jinja = extract_chat_template_args(cfg=cfg, ds_cfg=dataset)
+    fields = {part: dataset.get(key) or part for part, key in _FIELDS.items()}
+    source = source_name(cfg, dataset_idx)
+    traced = not cfg.get("dataset_exact_deduplication")
 
-    def transform_fn(sample: Mapping[str, Any], tokenizer: Any) -> dict[str, str]:
+    def transform_fn(
+        sample: Mapping[str, Any], row: int, tokenizer: Any
+    ) -> dict[str, Any]:
         template = get_chat_template(
             user_choice=choice, jinja_template=jinja, tokenizer=tokenizer
         )
-        return render_pair(sample, tokenizer, template)
+        parts = {part: sample.get(field) for part, field in fields.items()}
+        try:
+            rendered = render_pair(parts, tokenizer, template)
+        except (DataError, TemplateError) as error:
+            raise DataError(f"row {row} (from 0) of {source}: {error}") from error
+        origin = {SOURCE_COLUMN: source, SOURCE_ROW_COLUMN: row} if traced else {}
+        return rendered | origin
 
-    return transform_fn
+    return transform_fn, {"with_indices": True}
+
+
+def source_name(cfg: Any, dataset_idx: int) -> str:
+    """How errors call a dataset of the configuration.
+
+    Axolotl does not say whether it loads `datasets` or `test_datasets`, so where both
+    have an entry at the position both are named.
+    """
+    names = []
+    for key in ("datasets", "test_datasets"):
+        configured = cfg.get(key) or []
+        if dataset_idx < len(configured):
+            entry = configured[dataset_idx]
+            files = entry.get("data_files")
+            path = ", ".join(files) if isinstance(files, list) else files
+            parts = (path or entry.get("path"), entry.get("name"))
+            names.append(":".join(str(part) for part in parts if part))
+    return " or ".join(dict.fromkeys(filter(None, names))) or f"dataset {dataset_idx}"
 
 
 def render_pair(
@@ -63,21 +104,35 @@ def render_pair(
     Raises:
         DataError: A part is empty, the reasoning is not `<think>…</think>` once, or it
             is in a message field beside the content.
+        jinja2.TemplateError: The template refuses the prompt's messages.
     """
-    messages = _messages(sample.get("prompt"))
+    if not tokenizer.eos_token:
+        raise DataError(
+            "the tokenizer has no eos_token, so that no response could end; set "
+            "special_tokens.eos_token"
+        )
+    messages, responses = read_pair(sample)
     prompt = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=False, chat_template=template
     )
     lead, turn_end = _turn_frame(messages, prompt, tokenizer, template)
     rendered = {"prompt": _without_added_bos(prompt, tokenizer)}
-    opened = prompt.rstrip().endswith(THINK_OPEN)
-    for side in ("chosen", "rejected"):
-        body = _content(sample.get(side), side)
+    opened = opens_reasoning(prompt)
+    for side in SIDES:
+        body = responses[side]
         check_reasoning(body, side, opened=opened)
         if opened:
-            body = _without_opening(body, prompt)
+            body = _without_opening(body)
+        # A blank before a blank would make a token that the prompt alone has not.
+        if (prompt + lead)[-1:].isspace():
+            body = body.lstrip()
         rendered[side] = lead + _ended_once(body, turn_end, tokenizer.eos_token)
     return rendered
+
+
+def opens_reasoning(prompt: str) -> bool:
+    """Whether a rendered prompt ends with `<think>`, for the response to go on."""
+    return prompt.rstrip().endswith(THINK_OPEN)
 
 
 def check_reasoning(text: str, side: str, *, opened: bool = False) -> None:
@@ -104,51 +159,12 @@ def check_reasoning(text: str, side: str, *, opened: bool = False) -> None:
         f"{side} has {opens} {THINK_OPEN} and {closes} {THINK_CLOSE}"
         f"{', and the chat template opens one more' if opened and not opens else ''}; "
         "a response has one <think>reasoning</think> before its answer, or no tag. "
-        f"Repair or remove the row: {_shown(text)}"
+        f"Repair or remove the row: {shown(text)}"
     )
-
-
-def _messages(prompt: Any) -> list[dict[str, Any]]:
-    if isinstance(prompt, str) and prompt.strip():
-        return [{"role": "user", "content": prompt}]
-    if isinstance(prompt, Sequence) and not isinstance(prompt, str) and prompt:
-        # A column of messages pads absent fields with None, which templates print.
-        return [
-            {key: value for key, value in message.items() if value is not None}
-            for message in prompt
-        ]
-    raise DataError(
-        "prompt must be a text or a list of messages and not empty, got "
-        f"{_shown(prompt)}; fill it in or remove the row"
-    )
-
-
-def _content(response: Any, side: str) -> str:
-    if isinstance(response, Sequence) and not isinstance(response, str):
-        if len(response) != 1:
-            raise DataError(
-                f"{side} must be a text or one assistant message, got {len(response)} "
-                f"messages; move the earlier ones to prompt: {_shown(response)}"
-            )
-        response = response[0]
-    if isinstance(response, Mapping):
-        for name in _SEPARATE_REASONING:
-            if response.get(name):
-                raise DataError(
-                    f"{side} keeps its reasoning in the field {name}; write it into "
-                    f"the content as <think>…</think>: {_shown(response)}"
-                )
-        response = response.get("content")
-    if not isinstance(response, str) or not response.strip():
-        raise DataError(
-            f"{side} must be a text and not empty, got {_shown(response)}; fill it in "
-            "or remove the row"
-        )
-    return response
 
 
 def _turn_frame(
-    messages: list[dict[str, Any]], prompt: str, tokenizer: Any, template: str
+    messages: list[Message], prompt: str, tokenizer: Any, template: str
 ) -> tuple[str, str]:
     """White space and turn end that the template puts around a response."""
     answered = [*messages, {"role": "assistant", "content": _PROBE}]
@@ -170,13 +186,11 @@ def _ended_once(body: str, turn_end: str, eos: str) -> str:
     return body + turn_end
 
 
-def _without_opening(body: str, prompt: str) -> str:
-    """Drop the `<think>` that the prompt already has, and the white space after it."""
+def _without_opening(body: str) -> str:
+    """Drop the `<think>` that the prompt already has."""
     stripped = body.lstrip()
-    if not stripped.startswith(THINK_OPEN):
-        return body
-    rest = stripped.removeprefix(THINK_OPEN)
-    return rest.lstrip("\n") if prompt.endswith("\n") else rest
+    opens = stripped.startswith(THINK_OPEN)
+    return stripped.removeprefix(THINK_OPEN) if opens else body
 
 
 def _without_added_bos(prompt: str, tokenizer: Any) -> str:
@@ -188,8 +202,3 @@ def _without_added_bos(prompt: str, tokenizer: Any) -> str:
     bare = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     adds_bos = with_special[:1] == [tokenizer.bos_token_id] and with_special != bare
     return prompt.removeprefix(bos) if adds_bos else prompt
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"

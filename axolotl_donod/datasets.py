@@ -20,7 +20,7 @@ from transformers import set_seed
 
 from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.checks import read_raw
-from axolotl_donod.config import DEFAULT_SEED
+from axolotl_donod.config import DEFAULT_SEED, AwDpoConfig
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError
 from axolotl_donod.pruning.cost import relative_training_cost
@@ -101,8 +101,16 @@ def pruning_task(cfg: Any, rows: Any) -> Task:
     )
 
 
-def load_pairs(cfg: Any) -> host.TrainDatasetMeta:
-    """Load preference pairs as Axolotl does, without those that favour no side."""
+def load_pairs(cfg: Any, preview: int = 0) -> host.TrainDatasetMeta:
+    """Load preference pairs as Axolotl does, without those that favour no side.
+
+    Args:
+        cfg: The configuration of the preference stage.
+        preview: How many pairs to log as the model sees them.
+
+    Raises:
+        DataError: A pair cannot be used; names its row.
+    """
     meta = host.load_preference_datasets(cfg=cfg)
     meta.train_dataset = _decided(meta.train_dataset, "training")
     if meta.eval_dataset is not None:
@@ -110,23 +118,41 @@ def load_pairs(cfg: Any) -> host.TrainDatasetMeta:
     meta.total_num_steps = math.ceil(
         len(meta.train_dataset) * cfg.num_epochs / cfg.batch_size
     )
+    if preview:
+        _show(meta.train_dataset, cfg, preview)
     return meta
 
 
-def check_pairs(cfg: Any) -> None:
+def check_pairs(cfg: Any, preview: int = 0) -> None:
     """Load the pairs of a stage that runs later, so that a bad row is found now.
 
     Args:
         cfg: The stage's config as Axolotl validates it.
+        preview: As for `load_pairs`.
 
     Raises:
         DataError: A pair cannot be used; names its row.
     """
     normalize_config(cfg)
     if cfg.aw_dpo:
-        load_pairs(cfg)
+        load_pairs(cfg, preview)
     else:
         host.load_preference_datasets(cfg=cfg)
+
+
+def _show(pairs: Any, cfg: Any, count: int) -> None:
+    from axolotl_donod.aw_dpo.preview import preview
+
+    shown = preview(
+        pairs,
+        load_tokenizer(cfg),
+        AwDpoConfig.model_validate(cfg.aw_dpo.to_dict()),
+        name="training",
+        count=count,
+        max_length=cfg.sequence_len,
+    )
+    for text in shown:
+        LOG.info("The model sees: %s", text)
 
 
 def _decided(pairs: Any, name: str) -> Any:

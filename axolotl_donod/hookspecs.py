@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from axolotl_donod.evaluation.attacks.attack import Attack
+    from axolotl_donod.judges.judge import JudgeKind
     from axolotl_donod.pruning.audit.corruptions import Corruption
     from axolotl_donod.pruning.scores import Score
 
@@ -25,3 +27,13 @@ def register_scores() -> "list[Score]":  # type: ignore[empty-body]
 @hookspec
 def register_corruptions() -> "list[Corruption]":  # type: ignore[empty-body]
     """Give ways to spoil an answer, of which the audit then makes clones."""
+
+
+@hookspec
+def register_judges() -> "list[JudgeKind]":  # type: ignore[empty-body]
+    """Give kinds of judges of harmfulness, which configs then know by name."""
+
+
+@hookspec
+def register_attacks() -> "list[Attack]":  # type: ignore[empty-body]
+    """Give attacks on prompts, which evaluation tasks then know by name."""

@@ -39,6 +39,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         self._chain: dict[str, Any] | None = None
         self._complete = False
         self._trained = False
+        self._preview = 0
         self._port: int | None = None
         self._environment: dict[str, str] = {}
 
@@ -48,6 +49,9 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         if cfg.get("donod_stage") or sections.empty:
             return
         self._environment = dict(os.environ)
+        # Axolotl drops these two when it validates, and gives plugins no CLI options.
+        if cfg.get("debug"):
+            self._preview = int(cfg.get("debug_num_examples") or 1)
         if sections.alignment is not None:
             self._alignment = _checked_alignment(cfg)
             self._chain = plain(cfg)
@@ -86,11 +90,11 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
         _keep_cpu_ranks_on_cpu(cfg)
         if preprocess and self._alignment is not None and not self._complete:
-            datasets.check_pairs(self._alignment)
+            datasets.check_pairs(self._alignment, preview=self._preview)
         if cfg.donod:
             return datasets.load_pruned(cfg)
         if cfg.aw_dpo:
-            return datasets.load_pairs(cfg)
+            return datasets.load_pairs(cfg, preview=self._preview)
         return None
 
     def pre_model_load(self, cfg: Any) -> None:

@@ -13,10 +13,12 @@ import pluggy
 
 from axolotl_donod import hookspecs
 from axolotl_donod.errors import ConfigError
+from axolotl_donod.evaluation.attacks.attack import Attack
+from axolotl_donod.judges.judge import JudgeKind
 from axolotl_donod.pruning.audit.corruptions import Corruption
 from axolotl_donod.pruning.scores import Score
 
-Part = TypeVar("Part", Score, Corruption)
+Part = TypeVar("Part", Score, Corruption, JudgeKind, Attack)
 
 _OWN_PACKAGE = "axolotl-donod"
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -75,10 +77,20 @@ def corruptions() -> Mapping[str, Corruption]:
     return _parts(plugin_manager().hook.register_corruptions, Corruption)
 
 
+def judges() -> Mapping[str, JudgeKind]:
+    """Return all registered kinds of judges by name; raises as `scores` does."""
+    return _parts(plugin_manager().hook.register_judges, JudgeKind)
+
+
+def attacks() -> Mapping[str, Attack]:
+    """Return all registered attacks by name; raises as `scores` does."""
+    return _parts(plugin_manager().hook.register_attacks, Attack)
+
+
 def _parts(hook: Any, wanted: type[Part]) -> dict[str, Part]:
     found: dict[str, Part] = {}
     providers: dict[str, str] = {}
-    what = wanted.__name__.lower()
+    what = wanted.__name__.removesuffix("Kind").lower()
     for implementation in hook.get_hookimpls():
         plugin = implementation.plugin_name
         for part in _given(implementation.function, plugin, wanted):

@@ -28,8 +28,10 @@ def build(tmp_path):
         ("dpo_padding_free", True),
         ("dpo_use_weighting", True),
         ("dpo_ld_alpha", 0.5),
-        ("dpo_loss_type", ["hinge"]),
-        ("dpo_loss_type", ["sigmoid", "sft"]),
+        ("dpo_loss_type", ["aot"]),
+        ("dpo_loss_type", ["sigmoid", "exo_pair"]),
+        ("dpo_loss_type", ["sft"]),
+        ("dpo_label_smoothing", 0.5),
         ("truncation_mode", "keep_end"),
         ("f_divergence_type", "js_divergence"),
         ("context_parallel_size", 2),
@@ -51,6 +53,24 @@ def test_stock_settings_are_accepted():
     aw_args.refuse_unsupported(
         {"rl": "dpo", "dpo_loss_type": ["sigmoid"], "context_parallel_size": 1}
     )
+    aw_args.refuse_unsupported(
+        {"rl": "dpo", "dpo_loss_type": ["robust", "sft"], "dpo_label_smoothing": 0.1}
+    )
+
+
+def test_the_losses_that_are_accepted_are_those_that_exist():
+    from axolotl_donod.aw_dpo.loss import PAIR_LOSSES
+
+    assert tuple(PAIR_LOSSES) == aw_args.LOSS_TYPES
+
+
+def test_label_smoothing_without_robust_is_warned_about(build, tmp_path, caplog):
+    build(pairs(THINKING), args=config(tmp_path, label_smoothing=0.1))
+    assert "dpo_label_smoothing: 0.1 has no effect" in caplog.text
+    caplog.clear()
+    args = config(tmp_path, label_smoothing=0.1, loss_type=["robust"])
+    build(pairs(THINKING), args=args)
+    assert "has no effect" not in caplog.text
 
 
 @pytest.mark.parametrize("rl", [None, "ipo", "kto"])

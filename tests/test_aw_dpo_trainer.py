@@ -44,7 +44,8 @@ def move_adapter(model):
 @pytest.mark.parametrize("scale", ["sum_one", "mean_one"])
 def test_one_segment_is_stock_dpo_bit_for_bit(build, tmp_path, mode, scale):
     dtype = torch.float32
-    trainer = build(pairs(PLAIN), settings(mode=mode, scale=scale), dtype=dtype)
+    options = settings(mode=mode, scale=scale, logps="full")
+    trainer = build(pairs(PLAIN), options, dtype=dtype)
     batch = batch_of(trainer)
     assert batch["reasoning_len"].tolist() == [0] * 6
     oracle = stock(tmp_path, pairs(PLAIN), dtype)
@@ -89,7 +90,7 @@ def test_segment_logps_sum_to_the_stock_logps(build, tmp_path):
 
 @pytest.mark.parametrize("mode", ["separate", "joint"])
 def test_zero_weight_gives_answer_positions_no_gradient(build, mode):
-    trainer = build(pairs(THINKING), settings(1.0, mode=mode))
+    trainer = build(pairs(THINKING), settings(1.0, mode=mode, logps="full"))
     batch = batch_of(trainer)
     seen = []
 

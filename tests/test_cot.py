@@ -148,8 +148,8 @@ def test_a_prompt_that_opens_reasoning_needs_it_closed(response):
         (pair(prompt=""), "prompt must be"),
         (pair(prompt=[]), "prompt must be"),
         (pair(chosen=" "), "chosen must be a text"),
-        (pair(rejected=None), "rejected must be a text"),
-        (pair(chosen=[message("a"), message("b")]), "got 2 messages"),
+        (pair(rejected=None), "rejected must be a text or a list"),
+        (pair(chosen=[message("a"), message("b")]), "must share all messages"),
         (pair(chosen=[message("b", reasoning_content="a")]), "field reasoning_content"),
     ],
 )
@@ -170,28 +170,86 @@ def test_unusable_rows_are_errors(sample, problem):
     ],
 )
 def test_the_template_is_the_datasets_or_the_configs_or_the_tokenizers(cfg, turn):
-    transform = cot_pairs(DictDefault(cfg), dataset_idx=len(cfg["datasets"]) - 1)
-    assert turn in transform(pair(), tokenizer=tiny_tokenizer())["prompt"]
+    transform, _ = cot_pairs(DictDefault(cfg), dataset_idx=len(cfg["datasets"]) - 1)
+    assert turn in transform(pair(), 0, tokenizer=tiny_tokenizer())["prompt"]
 
 
 def test_mapping_a_dataset_keeps_the_other_columns():
     prompts = [[message("Hi", "user")], [message("No", "user")]]
     rows = [pair(prompt, chosen_harm_full=0.5, judge="j") for prompt in prompts]
-    transform = cot_pairs(DictDefault({"datasets": [{}]}))
+    transform, options = cot_pairs(DictDefault({"datasets": [{"path": "a.jsonl"}]}))
     mapped = Dataset.from_list(rows).map(
-        transform, fn_kwargs={"tokenizer": tiny_tokenizer()}
+        transform, fn_kwargs={"tokenizer": tiny_tokenizer()}, **options
     )
+    assert mapped[1]["pair_source_row"] == 1
     assert mapped[0] == {
         "prompt": USER,
         "chosen": f"{CHOSEN}<|im_end|>",
         "rejected": f"{REJECTED}<|im_end|>",
         "chosen_harm_full": 0.5,
         "judge": "j",
+        "pair_source": "a.jsonl",
+        "pair_source_row": 0,
     }
 
 
 def test_axolotl_finds_the_strategy_by_name():
     from axolotl.prompt_strategies.dpo import load
 
-    transform = load("axolotl_donod.cot_pairs", DictDefault({"datasets": [{}]}))
-    assert transform(pair(), tokenizer=tiny_tokenizer())["prompt"] == USER
+    transform, _ = load("axolotl_donod.cot_pairs", DictDefault({"datasets": [{}]}))
+    assert transform(pair(), 0, tokenizer=tiny_tokenizer())["prompt"] == USER
+
+
+def test_blanks_where_a_prompt_ends_in_one_are_not_doubled():
+    rendered = render(pair(chosen=f"\n{CHOSEN}"))
+    assert rendered["chosen"] == f"{CHOSEN}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("cfg", "name"),
+    [
+        ({"datasets": [{"path": "a.jsonl"}]}, "a.jsonl"),
+        ({"datasets": [{"path": "hub/a", "name": "b"}]}, "hub/a:b"),
+        ({"datasets": [{"path": "json", "data_files": ["a", "b"]}]}, "a, b"),
+        (
+            {"datasets": [{"path": "a"}], "test_datasets": [{"path": "b"}]},
+            "a or b",
+        ),
+        ({"datasets": [{"path": "a"}], "test_datasets": [{"path": "a"}]}, "a"),
+        ({"datasets": []}, "dataset 0"),
+    ],
+)
+def test_errors_name_the_file_and_the_row(cfg, name):
+    transform, _ = cot_pairs(DictDefault(cfg))
+    with pytest.raises(DataError) as raised:
+        transform(pair(chosen="<think>a"), 7, tokenizer=tiny_tokenizer())
+    assert str(raised.value).startswith(f"row 7 (from 0) of {name}: chosen has 1 ")
+
+
+def test_a_prompt_that_the_template_refuses_is_an_error_with_its_row():
+    cfg = {"datasets": [{"path": "a"}], "chat_template": "mistral_v1"}
+    transform, _ = cot_pairs(DictDefault(cfg))
+    prompt = [message("Hi", "user"), message("still there?", "user")]
+    with pytest.raises(DataError, match=r"row 3 \(from 0\) of a: .*must alternate"):
+        transform(pair(prompt), 3, tokenizer=tiny_tokenizer())
+
+
+def test_columns_have_the_names_of_the_configuration():
+    fields = {"field_messages": "q", "field_chosen": "good", "field_rejected": "bad"}
+    transform, _ = cot_pairs(DictDefault({"datasets": [{"path": "a", **fields}]}))
+    sample = {"q": "Hi", "good": CHOSEN, "bad": REJECTED, "chosen": "other"}
+    rendered = transform(sample, 0, tokenizer=tiny_tokenizer())
+    assert {key: rendered[key] for key in render(pair())} == render(pair())
+
+
+def test_exact_deduplication_sees_no_row_numbers():
+    cfg = {"datasets": [{"path": "a"}], "dataset_exact_deduplication": True}
+    transform, _ = cot_pairs(DictDefault(cfg))
+    assert transform(pair(), 5, tokenizer=tiny_tokenizer()) == render(pair())
+
+
+def test_a_tokenizer_without_an_end_is_refused():
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(DataError, match="eos_token"):
+        render(pair(), tokenizer=tokenizer)

@@ -200,9 +200,9 @@ def test_gsm8k_rows_and_pairs_share_one_prompt(adds_bos):
     strategy = load("user_defined", adds_bos, config, kind)
     row = strategy.tokenize_prompt({"question": "2 + 2?", "answer": "Four. #### 4"})
 
-    transform = cot_pairs(DictDefault(chat_template=raw["chat_template"]))
+    transform, _ = cot_pairs(DictDefault(chat_template=raw["chat_template"]))
     sample = {"prompt": "2 + 2?", "chosen": "Four. #### 4", "rejected": "Five."}
-    pair = transform(sample, adds_bos)
+    pair = transform(sample, 0, adds_bos)
     whole = adds_bos(pair["prompt"])["input_ids"]
     whole += adds_bos(pair["chosen"], add_special_tokens=False)["input_ids"]
     assert row["input_ids"] == whole

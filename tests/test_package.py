@@ -13,9 +13,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows from the first module to the last, and a module imports only what stands
 # before it. A name that ends in a dot is a folder whose modules may import one another.
 ORDER = """
-errors files
+errors files think
 donod_parts donod_config config guard checks options
 hookspecs
+judges.judge evaluation.attacks.attack
 pruning.scores
 pruning.audit.corruptions
 registry
@@ -38,9 +39,12 @@ pruning.decision pruning.folder
 pruning.cost
 pruning.report.
 pruning.task pruning.prune
-cot
+cot_messages cot
 aw_dpo.weights aw_dpo.segments aw_dpo.loss aw_dpo.args aw_dpo.cache aw_dpo.collator
-aw_dpo.rows aw_dpo.metrics aw_dpo.trainer
+aw_dpo.rows aw_dpo.metrics
+aw_dpo.layout aw_dpo.logps aw_dpo.forward aw_dpo.columns aw_dpo.scorer
+aw_dpo.objective aw_dpo.truncation aw_dpo.report aw_dpo.preview
+aw_dpo.trainer
 markers merge stages
 summary
 sources datasets

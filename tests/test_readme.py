@@ -184,10 +184,12 @@ def test_score_table_lists_every_column_and_reason():
 
 
 def test_pair_columns_are_those_the_weights_read():
+    from axolotl_donod.aw_dpo.collator import PAIR_WEIGHT_COLUMN
     from axolotl_donod.aw_dpo.weights import HARM_COLUMNS
 
+    read = ["prompt", "chosen", "rejected", *HARM_COLUMNS, PAIR_WEIGHT_COLUMN]
     listed = [name for row in table_under("### Data") for name in code_in(row[0])]
-    assert listed == ["prompt", "chosen", "rejected", *HARM_COLUMNS]
+    assert listed == read
 
 
 def test_metrics_are_those_that_are_logged():

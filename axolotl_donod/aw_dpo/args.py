@@ -13,6 +13,7 @@ from axolotl_donod.errors import ConfigError
 
 TRAINER_CLASS = "axolotl_donod.aw_dpo.trainer.AwDpoTrainer"
 TRAINING_ARGS_MIXIN = "axolotl_donod.aw_dpo.args.AwDpoTrainingArgs"
+LOSS_TYPES = ("sigmoid", "hinge", "ipo", "sigmoid_norm", "robust", "apo_zero")
 
 
 @dataclass
@@ -22,6 +23,24 @@ class AwDpoTrainingArgs:
     aw_dpo: dict[str, Any] | None = field(
         default=None, metadata={"help": "Section `aw_dpo` of the configuration."}
     )
+
+
+def settings_of(args: Any, given: AwDpoConfig | None) -> AwDpoConfig:
+    """The settings of a trainer: those given to it, or those in its arguments.
+
+    Raises:
+        ConfigError: Neither is there.
+        pydantic.ValidationError: The arguments hold no valid section.
+    """
+    if given is not None:
+        return given
+    section = getattr(args, "aw_dpo", None)
+    if section is None:
+        raise ConfigError(
+            "aw_dpo is missing from the training arguments; add the section to the "
+            "configuration, or pass aw_dpo=AwDpoConfig() to the trainer"
+        )
+    return AwDpoConfig.model_validate(section)
 
 
 def training_args(section: AwDpoConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +72,12 @@ def _is_at_most_one(value: Any) -> bool:
 
 def _is_unset(value: Any) -> bool:
     return value is None
+
+
+def _are_losses(value: Any) -> bool:
+    """Whether each is a loss of its own per segment, or `sft`, and one is no `sft`."""
+    names = [value] if isinstance(value, str) else list(value or LOSS_TYPES[:1])
+    return set(names) <= {*LOSS_TYPES, "sft"} and set(names) != {"sft"}
 
 
 def _one_of(*accepted: object) -> Callable[[Any], bool]:
@@ -88,8 +113,14 @@ _LIMITS = (
     _Limit(
         "dpo_loss_type",
         "loss_type",
-        _one_of("sigmoid", ["sigmoid"], ("sigmoid",)),
-        "use [sigmoid]",
+        _are_losses,
+        f"use one or more of {', '.join(LOSS_TYPES)}, with sft beside them if you like",
+    ),
+    _Limit(
+        "dpo_label_smoothing",
+        "label_smoothing",
+        lambda value: not value or 0 < value < 0.5,
+        "use a number of at least 0 and below 0.5: it is a share of flipped pairs",
     ),
     _Limit(
         "truncation_mode",

@@ -4,21 +4,102 @@ Pure torch: knows nothing of models, data or configuration files.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-
-PairLoss = Callable[[torch.Tensor], torch.Tensor]
-
-
-def _sigmoid(margins: torch.Tensor) -> torch.Tensor:
-    return -F.logsigmoid(margins)
+from torch import Tensor
 
 
-PAIR_LOSSES: dict[str, PairLoss] = {"sigmoid": _sigmoid}
+@dataclass(frozen=True)
+class PairTerms:
+    """What a pair loss is a function of; all tensors have one shape.
+
+    For `separate` that is [B, S], one entry per segment, for `joint` and stock DPO [B].
+
+    Attributes:
+        chosen: Policy-reference log-ratio of the chosen side, summed over its tokens.
+        rejected: Likewise of the rejected side.
+        chosen_tokens: How many tokens that sum is over; may be fractional.
+        rejected_tokens: Likewise.
+        beta: Strength of the reference.
+        label_smoothing: Share of pairs taken to be labelled the wrong way around.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_tokens: Tensor
+    rejected_tokens: Tensor
+    beta: float
+    label_smoothing: float = 0.0
+
+    @property
+    def margins(self) -> Tensor:
+        """D = β (r(chosen) - r(rejected)).
+
+        The ratio of the answer is conditional on the reasoning before it, and the two
+        responses reason differently: D of one segment is a surrogate, and only their
+        sum is the logit of a Bradley-Terry model (arXiv 2602.21346).
+        """
+        return self.beta * (self.chosen - self.rejected)
+
+    @property
+    def mean_difference(self) -> Tensor:
+        """Difference of the two log-ratios per token."""
+        chosen = self.chosen / _at_least_something(self.chosen_tokens)
+        return chosen - self.rejected / _at_least_something(self.rejected_tokens)
 
 
-def segment_logps(token_logps: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+PairLoss = Callable[[PairTerms], Tensor]
+
+
+def _at_least_something(count: Tensor) -> Tensor:
+    return torch.where(count > 0, count, torch.ones_like(count))
+
+
+def _sigmoid(terms: PairTerms) -> Tensor:
+    return -F.logsigmoid(terms.margins)
+
+
+def _hinge(terms: PairTerms) -> Tensor:
+    return torch.relu(1 - terms.margins)
+
+
+def _ipo(terms: PairTerms) -> Tensor:
+    """(Δ - 1/(2β))² with Δ per token (arXiv 2310.12036, eq. 17)."""
+    difference: Tensor = (terms.mean_difference - 1 / (2 * terms.beta)) ** 2
+    return difference
+
+
+def _sigmoid_norm(terms: PairTerms) -> Tensor:
+    return -F.logsigmoid(terms.beta * terms.mean_difference)
+
+
+def _robust(terms: PairTerms) -> Tensor:
+    """Unbiased under flipped labels (arXiv 2403.00409)."""
+    epsilon, margins = terms.label_smoothing, terms.margins
+    clean = -(1 - epsilon) * F.logsigmoid(margins)
+    flipped = -epsilon * F.logsigmoid(-margins)
+    return (clean - flipped) / (1 - 2 * epsilon)
+
+
+def _apo_zero(terms: PairTerms) -> Tensor:
+    """Raise the chosen side, lower the rejected one (arXiv 2408.06266, eq. 7)."""
+    raised = 1 - torch.sigmoid(terms.beta * terms.chosen)
+    return raised + torch.sigmoid(terms.beta * terms.rejected)
+
+
+PAIR_LOSSES: dict[str, PairLoss] = {
+    "sigmoid": _sigmoid,
+    "hinge": _hinge,
+    "ipo": _ipo,
+    "sigmoid_norm": _sigmoid_norm,
+    "robust": _robust,
+    "apo_zero": _apo_zero,
+}
+
+
+def segment_logps(token_logps: Tensor, masks: Tensor) -> Tensor:
     """Sum token log-probabilities within each segment.
 
     Args:
@@ -36,33 +117,24 @@ def segment_logps(token_logps: torch.Tensor, masks: torch.Tensor) -> torch.Tenso
     return torch.stack(sums, dim=1)
 
 
-def segment_margins(
-    chosen: torch.Tensor,
-    rejected: torch.Tensor,
-    ref_chosen: torch.Tensor,
-    ref_rejected: torch.Tensor,
-    beta: float,
-) -> torch.Tensor:
-    """D_s = β (Σ r(chosen) - Σ r(rejected)) with r the policy-reference log-ratio.
-
-    The ratio of the answer is conditional on the reasoning before it, and the two
-    responses reason differently: D of one segment is a surrogate, and only their sum
-    is the logit of a Bradley-Terry model (arXiv 2602.21346).
+def exchange(terms: PairTerms, flipped: Tensor) -> PairTerms:
+    """Let the two sides change roles where a segment is labelled the wrong way around.
 
     Args:
-        chosen: [B, S] policy log-probabilities of the chosen segments, in nats.
-        rejected: [B, S], likewise.
-        ref_chosen: [B, S], of the reference.
-        ref_rejected: [B, S], of the reference.
-        beta: Strength of the reference, as in DPO.
-
-    Returns:
-        [B, S].
+        terms: [B, S].
+        flipped: [B, S] bool.
     """
-    return beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    return PairTerms(
+        torch.where(flipped, terms.rejected, terms.chosen),
+        torch.where(flipped, terms.chosen, terms.rejected),
+        torch.where(flipped, terms.rejected_tokens, terms.chosen_tokens),
+        torch.where(flipped, terms.chosen_tokens, terms.rejected_tokens),
+        terms.beta,
+        terms.label_smoothing,
+    )
 
 
-def effective_weights(weights: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def effective_weights(weights: Tensor, valid: Tensor) -> Tensor:
     """Put the weight of missing segments on the others.
 
     Args:
@@ -80,40 +152,69 @@ def effective_weights(weights: torch.Tensor, valid: torch.Tensor) -> torch.Tenso
 
 
 def aw_dpo_losses(
-    margins: torch.Tensor,
-    weights: torch.Tensor,
-    valid: torch.Tensor,
+    terms: PairTerms,
+    weights: Tensor,
+    valid: Tensor,
     *,
     mode: str = "separate",
     scale: str = "sum_one",
     alpha: float = 1.0,
     pair_loss: PairLoss = _sigmoid,
-) -> torch.Tensor:
+) -> Tensor:
     """Alignment-Weighted DPO (arXiv 2602.21346), one loss per pair.
 
-    `separate` is alpha · k Σ_s w_s l(D_s), with k = 1 for `sum_one` (the paper) and
-    k = n for `mean_one`; `joint` is alpha · l(n Σ_s w_s D_s). n is the number of valid
-    segments, so that uniform weights in `joint` are DPO whether the pair has both
-    segments or one: two give l(D_r + D_a), a single one l(D).
+    `separate` is alpha · k Σ_s w_s l(T_s), with k = 1 for `sum_one` (the paper) and
+    k = n for `mean_one`; `joint` is alpha · l(n Σ_s w_s T_s), where log-ratios and
+    token counts are summed alike. n is the number of valid segments, so that uniform
+    weights in `joint` are the stock loss whether the pair has all segments or one.
+    Losses per token (ipo, sigmoid_norm) divide each log-ratio by the tokens of its
+    segment in `separate`, and by n Σ_s w_s tokens_s in `joint`.
 
     Args:
-        margins: [B, S] of `segment_margins`.
+        terms: T, each [B, S].
         weights: [B, S], applied as they are; see `effective_weights`.
         valid: [B, S] bool, which segments count in n.
         mode: `separate` or `joint`.
         scale: `sum_one` or `mean_one`; no effect in `joint`.
         alpha: Factor on the loss.
-        pair_loss: l, element-wise on margins.
+        pair_loss: l, one of `PAIR_LOSSES`.
 
     Returns:
         [B]. A pair whose weights are all 0 has loss 0 and no gradient.
     """
-    count = valid.sum(dim=1).to(margins.dtype)
+    count = valid.sum(dim=1).to(terms.chosen.dtype)
     if mode == "joint":
-        losses = pair_loss(count * (weights * margins).sum(dim=1))
+        losses = pair_loss(_joined(terms, weights, count))
         losses = losses * (weights.sum(dim=1) > 0).to(losses.dtype)
     else:
-        losses = (weights * pair_loss(margins)).sum(dim=1)
+        losses = (weights * pair_loss(terms)).sum(dim=1)
         if scale == "mean_one":
             losses = losses * count
     return alpha * losses
+
+
+def _joined(terms: PairTerms, weights: Tensor, count: Tensor) -> PairTerms:
+    def joined(values: Tensor) -> Tensor:
+        return count * (weights * values).sum(dim=1)
+
+    return PairTerms(
+        joined(terms.chosen),
+        joined(terms.rejected),
+        joined(terms.chosen_tokens),
+        joined(terms.rejected_tokens),
+        terms.beta,
+        terms.label_smoothing,
+    )
+
+
+def sft_loss(logps: Tensor, tokens: Tensor, pair_weight: Tensor) -> Tensor:
+    """Cross-entropy of the chosen responses, a mean over their tokens.
+
+    Σ_i p_i (-log π_i) / Σ_i n_i, which is TRL's `sft` loss where every p is 1.
+
+    Args:
+        logps: [B] log-probability of each whole chosen response, in nats.
+        tokens: [B], n.
+        pair_weight: [B], p.
+    """
+    return -(pair_weight * logps).sum() / tokens.sum().clamp_min(1)

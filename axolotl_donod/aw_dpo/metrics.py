@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from axolotl_donod.aw_dpo.weights import SEGMENTS
 
-Statistics = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,13 @@ class PairBatch:
     `weights` the effective segment weights.
     """
 
-    chosen: torch.Tensor
-    rejected: torch.Tensor
-    ref_chosen: torch.Tensor
-    ref_rejected: torch.Tensor
-    valid: torch.Tensor
-    weights: torch.Tensor
+    chosen: Tensor
+    rejected: Tensor
+    ref_chosen: Tensor
+    ref_rejected: Tensor
+    valid: Tensor
+    weights: Tensor
+    names: tuple[str, ...] = SEGMENTS
 
 
 def batch_statistics(batch: PairBatch, beta: float) -> Statistics:
@@ -35,8 +37,7 @@ def batch_statistics(batch: PairBatch, beta: float) -> Statistics:
 
     Rewards are β times the policy-reference log-ratio. Whole-response metrics are over
     all pairs, segment metrics over the pairs that have the segment on both sides, and
-    `segment_disagreement` over the pairs that have both segments: the share whose two
-    margins differ in sign.
+    the agreement of `margin_statistics` over the pairs that have every segment.
 
     Args:
         batch: Of B pairs; no gradient is needed.
@@ -54,7 +55,7 @@ def batch_statistics(batch: PairBatch, beta: float) -> Statistics:
         "logps", batch.chosen.sum(dim=1), batch.rejected.sum(dim=1), every
     )
     weighted = batch.weights.sum(dim=1) > 0
-    for index, name in enumerate(SEGMENTS):
+    for index, name in enumerate(batch.names):
         here = batch.valid[:, index]
         pair = (chosen[:, index], rejected[:, index])
         found |= _reward_statistics(f"rewards/{name}", *pair, here)
@@ -62,13 +63,69 @@ def batch_statistics(batch: PairBatch, beta: float) -> Statistics:
         found |= _logp_statistics(f"logps/{name}", *pair, here)
         found[f"weights/{name}"] = _masked(batch.weights[:, index], weighted)
         found[f"valid_segments/{name}"] = _masked(here, every)
-    margins = chosen - rejected
-    opposed = margins.sign().prod(dim=1) < 0
-    found["segment_disagreement"] = _masked(opposed, batch.valid.all(dim=1))
+    complete = batch.valid.all(dim=1)
+    return found | margin_statistics(chosen - rejected, batch.names, complete)
+
+
+def margin_statistics(
+    margins: Tensor, names: tuple[str, ...], complete: Tensor
+) -> Statistics:
+    """How the margins of a pair's segments agree.
+
+    `segment_disagreement` is the share of pairs with a positive and a negative margin.
+    The answer is the last segment and all before it are reasoning: `margins/both` is
+    the share of pairs in which the chosen side wins in both, `margins/answer_only` and
+    `margins/reasoning_only` in one of them, `margins/neither` in none. They sum to 1.
+
+    Args:
+        margins: [B, S].
+        names: Of the segments.
+        complete: [B] bool, the pairs that count.
+    """
+    opposed = (margins > 0).any(dim=1) & (margins < 0).any(dim=1)
+    reasoning = margins[:, :-1].sum(dim=1) > 0
+    answer = margins[:, -1] > 0
+    shares = {
+        "both": reasoning & answer,
+        f"{SEGMENTS[0]}_only": reasoning & ~answer,
+        f"{names[-1]}_only": answer & ~reasoning,
+        "neither": ~reasoning & ~answer,
+    }
+    found = {"segment_disagreement": _masked(opposed, complete)}
+    return found | {
+        f"margins/{name}": _masked(value, complete) for name, value in shares.items()
+    }
+
+
+def token_statistics(
+    entropy: Tensor, correct: Tensor, masks: Tensor, names: tuple[str, ...]
+) -> Statistics:
+    """Entropy of all responses and accuracy of the chosen ones, per token.
+
+    Args:
+        entropy: [2B, L-1] in nats.
+        correct: [2B, L-1], whether the token was the most likely one.
+        masks: [2B, S, L-1] bool, the segments.
+        names: Of the segments.
+
+    Returns:
+        `entropy` and `mean_token_accuracy` as stock DPO logs them, and each by segment.
+    """
+    n_pairs = len(entropy) // 2
+    every = masks.any(dim=1)
+    found = {
+        "entropy": _masked(entropy, every),
+        "mean_token_accuracy": _masked(correct[:n_pairs], every[:n_pairs]),
+    }
+    for index, name in enumerate(names):
+        here = masks[:, index]
+        found[f"entropy/{name}"] = _masked(entropy, here)
+        accuracy = _masked(correct[:n_pairs], here[:n_pairs])
+        found[f"mean_token_accuracy/{name}"] = accuracy
     return found
 
 
-def stack_statistics(found: Statistics) -> torch.Tensor:
+def stack_statistics(found: Statistics) -> Tensor:
     """Pack as [1, K, 2] float32, so that gathering adds ranks along dimension 0."""
     rows = [torch.stack((total, count)) for total, count in found.values()]
     return torch.stack(rows).unsqueeze(0)
@@ -90,15 +147,13 @@ def average_statistics(
     }
 
 
-def _masked(
-    values: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _masked(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     kept = values.detach().float().masked_fill(~mask, 0.0)
     return kept.sum(), mask.float().sum()
 
 
 def _reward_statistics(
-    prefix: str, chosen: torch.Tensor, rejected: torch.Tensor, mask: torch.Tensor
+    prefix: str, chosen: Tensor, rejected: Tensor, mask: Tensor
 ) -> Statistics:
     return {
         f"{prefix}/chosen": _masked(chosen, mask),
@@ -109,7 +164,7 @@ def _reward_statistics(
 
 
 def _logp_statistics(
-    prefix: str, chosen: torch.Tensor, rejected: torch.Tensor, mask: torch.Tensor
+    prefix: str, chosen: Tensor, rejected: Tensor, mask: Tensor
 ) -> Statistics:
     return {
         f"{prefix}/chosen": _masked(chosen, mask),

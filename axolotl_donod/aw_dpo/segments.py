@@ -1,4 +1,4 @@
-"""Where reasoning ends: token ids in, one length and two masks per response out.
+"""Where segments end: token ids in, lengths and masks per response out.
 
 Knows nothing of models, losses or files.
 """
@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from axolotl_donod.cot import THINK_CLOSE
+from axolotl_donod.think import THINK_CLOSE
 
 NO_REASONING = 0
 
+Decode = Callable[[Sequence[int]], str]
 
-def reasoning_length(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> int:
+
+def reasoning_length(ids: Sequence[int], decode: Decode) -> int:
     """Number of tokens up to and including the one that completes `</think>`.
-
-    The tag may be one token, several, or merged with its neighbours, so the length is
-    found by bisecting the decoded prefixes and not by searching for token ids.
 
     Args:
         ids: Token ids of one response, without the prompt.
@@ -26,36 +25,82 @@ def reasoning_length(ids: Sequence[int], decode: Callable[[Sequence[int]], str])
         At least 1 when the tag is there, else `NO_REASONING` (0). With several tags
         the first one counts.
     """
-    if THINK_CLOSE not in decode(ids):
-        return NO_REASONING
+    return length_through(ids, decode, THINK_CLOSE)
+
+
+def length_through(ids: Sequence[int], decode: Decode, text: str) -> int:
+    """Number of tokens up to and including the one that completes a text.
+
+    The text may be one token, several, or merged with its neighbours, so the length is
+    found by bisecting the decoded prefixes and not by searching for token ids.
+
+    Args:
+        ids: Token ids of one response.
+        decode: Ids to text, keeping special tokens.
+        text: What to find; its first occurrence counts.
+
+    Returns:
+        At least 1 when the text is there, else 0.
+    """
+    if text not in decode(ids):
+        return 0
     low, high = 0, len(ids)
     while high - low > 1:
         middle = (low + high) // 2
-        if THINK_CLOSE in decode(ids[:middle]):
+        if text in decode(ids[:middle]):
             high = middle
         else:
             low = middle
     return high
 
 
-def segment_masks(
-    completion_mask: torch.Tensor, reasoning_len: torch.Tensor
-) -> torch.Tensor:
-    """Split each completion into reasoning and answer.
+def segment_ends(ids: Sequence[int], decode: Decode, tags: Sequence[str]) -> list[int]:
+    """Number of tokens up to the end of each tagged segment.
+
+    Args:
+        ids: Token ids of one response.
+        decode: Ids to text, keeping special tokens.
+        tags: Names of the tags in their order, without brackets.
+
+    Returns:
+        One length per tag, not decreasing; a tag that is absent has an empty segment,
+        which ends where the one before it ends.
+
+    Raises:
+        ValueError: Two tags are in another order.
+    """
+    ends = [0]
+    for tag in tags:
+        end = length_through(ids, decode, f"</{tag}>")
+        if 0 < end < ends[-1]:
+            raise ValueError(
+                f"</{tag}> closes before a tag that aw_dpo.segments={list(tags)} "
+                "names before it; write the tags in that order"
+            )
+        ends.append(max(end, ends[-1]))
+    return ends[1:]
+
+
+def segment_masks(completion_mask: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Split each completion into its segments.
 
     Counting completion tokens, and not positions, keeps the split where it is under
     padding on either side, truncation from the end and any order of the rows.
 
     Args:
         completion_mask: [N, L], non-zero on completion tokens.
-        reasoning_len: [N], tokens of each completion that are reasoning; 0 makes the
-            whole completion the answer.
+        ends: [N], tokens of each completion that are reasoning, 0 making all of it the
+            answer; or [N, S-1], tokens up to the end of each segment but the last.
 
     Returns:
-        [N, 2, L] bool, reasoning first. The two masks are disjoint and together
-        cover the completion.
+        [N, S, L] bool, in order. The masks are disjoint and together cover the
+        completion.
     """
     completion = completion_mask.bool()
-    position = completion.long().cumsum(dim=1)
-    inside = position <= reasoning_len.to(position.device).unsqueeze(1)
-    return torch.stack((completion & inside, completion & ~inside), dim=1)
+    position = completion.long().cumsum(dim=1).unsqueeze(1)
+    bounds = ends.to(position.device).reshape(len(completion), -1, 1)
+    inside = position <= bounds
+    outside = torch.ones_like(inside[:, :1])
+    started = torch.cat((outside, ~inside), dim=1)
+    unfinished = torch.cat((inside, outside), dim=1)
+    return completion.unsqueeze(1) & started & unfinished

@@ -1,55 +1,57 @@
 """Axolotl's DPO trainer with a loss per segment, for models and rows it is handed.
 
 Importing it imports Axolotl's trainers, so it is named by path and loaded late. What
-the loss is, is in `loss`; where the rows come from, it does not know.
+the loss is, is in `loss`; how models are run, in `scorer`.
 """
 
-import inspect
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import is_peft_model
+from accelerate.utils import DistributedType, is_peft_model
 from axolotl.core.trainers.dpo.trainer import AxolotlDPOTrainer
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import selective_log_softmax, use_adapter
+from trl.trainer.utils import use_adapter
 
-from axolotl_donod.aw_dpo.args import refuse_unsupported_arguments
+from axolotl_donod.aw_dpo.args import refuse_unsupported_arguments, settings_of
 from axolotl_donod.aw_dpo.cache import share_cache_folder
-from axolotl_donod.aw_dpo.collator import SEGMENT_COLUMNS, AwDpoCollator
-from axolotl_donod.aw_dpo.loss import (
-    PAIR_LOSSES,
-    aw_dpo_losses,
-    effective_weights,
-    segment_logps,
-    segment_margins,
+from axolotl_donod.aw_dpo.collator import (
+    PAIR_WEIGHT_COLUMN,
+    SEGMENT_COLUMNS,
+    WEIGHTS_COLUMN,
+    build_collator,
 )
+from axolotl_donod.aw_dpo.columns import add_columns, drop_unusable
+from axolotl_donod.aw_dpo.forward import BatchScores
+from axolotl_donod.aw_dpo.loss import effective_weights, segment_logps
 from axolotl_donod.aw_dpo.metrics import (
     PairBatch,
     average_statistics,
     batch_statistics,
     stack_statistics,
+    token_statistics,
 )
-from axolotl_donod.aw_dpo.rows import prepare_row
+from axolotl_donod.aw_dpo.objective import Objective
+from axolotl_donod.aw_dpo.report import AlignmentReport, add_to_card
+from axolotl_donod.aw_dpo.scorer import BatchScorer
 from axolotl_donod.aw_dpo.segments import segment_masks
-from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.config import AwDpoConfig
 from axolotl_donod.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 
-_MODEL_KEYS = ("input_ids", "attention_mask")
-_SKIPS_MASKED_ROWS = "row_mask" in inspect.signature(selective_log_softmax).parameters
+Batch = dict[str, torch.Tensor]
 
 
 class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
     """Alignment-Weighted DPO (arXiv 2602.21346) on pairs of reasoning and answer.
 
-    With one segment per response the loss and its gradient are those of DPO, bit for
-    bit. A step runs the policy once and the reference once, or not at all when its
+    With one segment per response the loss and its gradient are those of DPO. A step
+    runs the policy once and the reference once, or not at all when its
     log-probabilities are precomputed.
     """
 
@@ -72,8 +74,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
                 checkpoint the policy was loaded from.
             args: TRL's `DPOConfig` or Axolotl's, `aw_dpo` in it where Axolotl starts
                 the trainer.
-            data_collator: Replaced by ours, which keeps its `pad_to_multiple_of`: the
-                one Axolotl passes for that setting yields batches without input_ids.
+            data_collator: Replaced by ours, which keeps its `pad_to_multiple_of`.
             processing_class: Tokenizer.
             aw_dpo: Settings; unset, those in `args`.
             **kwargs: As for TRL's trainer.
@@ -82,16 +83,25 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
             ConfigError: Settings are missing, or one does not go with AW-DPO.
             DataError: A row cannot be used.
         """
-        self.aw_dpo = _settings(args, aw_dpo)
+        self.aw_dpo = settings_of(args, aw_dpo)
         _refuse(args, processing_class)
+        self.objective = Objective.of(self.aw_dpo, args)
+        self.report = AlignmentReport(self.aw_dpo, self.objective)
+        self._scorer: BatchScorer | None = None
         super().__init__(
             model,
             ref_model,
             args=args,
-            data_collator=_collator(args, data_collator, processing_class),
+            data_collator=build_collator(args, data_collator, processing_class),
             processing_class=processing_class,
             **kwargs,
         )
+        if self.aux_loss_enabled and self.aw_dpo.shared_prompt:
+            raise ConfigError(
+                "aw_dpo.shared_prompt: true does not work with a mixture of experts, "
+                "whose load is balanced per response; set it to false"
+            )
+        self.add_callback(self.report)
 
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, dataset_name: str
@@ -101,7 +111,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
                 f"streaming: the {dataset_name} dataset is a {type(dataset).__name__}, "
                 "which does not work with aw_dpo; set streaming: false"
             )
-        dataset, dropped = drop_undecided(dataset, dataset_name)
+        dataset, dropped = drop_unusable(dataset, self.aw_dpo, dataset_name)
         if dropped:
             LOG.warning(
                 "dropped %d of %d pairs of the %s dataset: chosen is better in no "
@@ -113,20 +123,16 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
         dataset = super()._prepare_dataset(
             dataset, processing_class, args, dataset_name
         )
-        weights = self.aw_dpo.default_weights
         with PartialState().main_process_first():
-            return dataset.map(
-                prepare_row,
-                with_indices=True,
-                fn_kwargs={
-                    "tokenizer": processing_class,
-                    "epsilon": self.aw_dpo.epsilon,
-                    "default": (weights.reasoning, weights.answer),
-                    "name": dataset_name,
-                },
+            dataset = add_columns(
+                dataset,
+                processing_class,
+                self.aw_dpo,
+                name=dataset_name,
                 num_proc=args.dataset_num_proc,
-                desc=f"Finding segments in {dataset_name} dataset",
             )
+        self.report.count_rows(dataset, args.max_length, dataset_name)
+        return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -137,8 +143,14 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
         share_cache_folder(dataset)
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write TRL's model card, and what AW-DPO did below it."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            add_to_card(self.args.output_dir, self.report)
+
     def compute_ref_log_probs(
-        self, model: Any, inputs: dict[str, torch.Tensor]
+        self, model: Any, inputs: Batch
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reference log-probabilities of a batch, also used for precomputing.
 
@@ -147,7 +159,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
             inputs: A batch of `AwDpoCollator`.
 
         Returns:
-            Chosen and rejected, each [B, 2] in nats, reasoning first.
+            Chosen and rejected, each [B, S] in nats, in the order of the segments.
         """
         with (
             torch.no_grad(),
@@ -157,51 +169,55 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
             self._adapter_aside(),
             self.accelerator.autocast(),
         ):
-            outputs = model(**_model_inputs(inputs))
-            logps = _batch_segment_logps(outputs.logits, inputs)
+            inner = self.accelerator.unwrap_model(model)
+            scores = self._scores.score(model, inner, inputs)
+        logps = segment_logps(scores.logps, _predicted_masks(inputs))
         chosen, rejected = logps.chunk(2, dim=0)
         return chosen, rejected
 
-    def _adapter_aside(self) -> Any:
+    def _adapter_aside(self) -> AbstractContextManager[None]:
         if self.ref_model is not None or not is_peft_model(self.model):
-            return torch.no_grad()
+            return nullcontext()
         policy = self.accelerator.unwrap_model(self.model)
-        return use_adapter(policy, "ref" if "ref" in policy.peft_config else None)
+        aside: AbstractContextManager[None] = use_adapter(
+            policy, "ref" if "ref" in policy.peft_config else None
+        )
+        return aside
 
-    def _compute_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool
-    ) -> Any:
-        model_inputs = _model_inputs(inputs)
-        if self.aux_loss_enabled:
-            model_inputs["output_router_logits"] = True
-        outputs = model(**model_inputs)
-        logps = _batch_segment_logps(outputs.logits, inputs)
-        batch = self._pair_batch(logps, inputs)
-        margins = segment_margins(
-            batch.chosen,
-            batch.rejected,
-            batch.ref_chosen,
-            batch.ref_rejected,
-            self.beta,
+    @property
+    def _scores(self) -> BatchScorer:
+        if self._scorer is None:
+            kind = self.accelerator.distributed_type
+            sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+            self._scorer = BatchScorer(self.aw_dpo, sharded=sharded)
+        return self._scorer
+
+    def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool) -> Any:
+        extra = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        outputs = None
+        if return_outputs:
+            scores, outputs = self._scores.score_in_full(
+                model, inputs, metrics=True, **extra
+            )
+        else:
+            inner = self.accelerator.unwrap_model(model)
+            scores = self._scores.score(model, inner, inputs, metrics=True, **extra)
+        masks = _predicted_masks(inputs)
+        batch = self._pair_batch(segment_logps(scores.logps, masks), masks, inputs)
+        loss = self.objective(
+            batch,
+            masks,
+            inputs[WEIGHTS_COLUMN],
+            inputs.get(PAIR_WEIGHT_COLUMN),
         )
-        losses = aw_dpo_losses(
-            margins,
-            batch.weights,
-            batch.valid,
-            mode=self.aw_dpo.mode,
-            scale=self.aw_dpo.scale,
-            alpha=self.aw_dpo.alpha,
-            pair_loss=PAIR_LOSSES[self.loss_types[0]],
-        )
-        loss = losses.mean() * self.loss_weights[0]
-        aux_loss = outputs.aux_loss if self.aux_loss_enabled else None
+        aux_loss = scores.aux_loss if self.aux_loss_enabled else None
         if aux_loss is not None:
             loss = loss + self.router_aux_loss_coef * aux_loss
-        self._record(batch, inputs["attention_mask"].sum(), aux_loss)
+        self._record(batch, masks, scores, aux_loss, inputs["attention_mask"].sum())
         return (loss, outputs) if return_outputs else loss
 
     def _pair_batch(
-        self, logps: torch.Tensor, inputs: dict[str, torch.Tensor]
+        self, logps: torch.Tensor, masks: torch.Tensor, inputs: Batch
     ) -> PairBatch:
         if self.precompute_ref_logps:
             reference = (inputs["ref_chosen_logps"], inputs["ref_rejected_logps"])
@@ -210,18 +226,27 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
                 self.model if self.ref_model is None else self.ref_model, inputs
             )
         chosen, rejected = logps.chunk(2, dim=0)
-        has_tokens = _batch_masks(inputs).any(dim=2)
-        chosen_has, rejected_has = has_tokens.chunk(2, dim=0)
+        chosen_has, rejected_has = masks.any(dim=2).chunk(2, dim=0)
         valid = chosen_has & rejected_has
-        weights = effective_weights(inputs["segment_weights"], valid)
-        return PairBatch(chosen, rejected, *reference, valid, weights)
+        weights = effective_weights(inputs[WEIGHTS_COLUMN].abs(), valid)
+        names = self.aw_dpo.segment_names
+        return PairBatch(chosen, rejected, *reference, valid, weights, names)
 
     @torch.no_grad()
     def _record(
-        self, batch: PairBatch, tokens: torch.Tensor, aux_loss: torch.Tensor | None
+        self,
+        batch: PairBatch,
+        masks: torch.Tensor,
+        scores: BatchScores,
+        aux_loss: torch.Tensor | None,
+        tokens: torch.Tensor,
     ) -> None:
         mode = "train" if self.model.training else "eval"
         found = batch_statistics(batch, self.beta)
+        if scores.entropy is not None and scores.correct is not None:
+            found |= token_statistics(
+                scores.entropy, scores.correct, masks, batch.names
+            )
         one = torch.ones((), device=tokens.device)
         if aux_loss is not None:
             found["aux_loss"] = (aux_loss.detach().float(), one)
@@ -236,18 +261,6 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
 
-def _settings(args: Any, aw_dpo: AwDpoConfig | None) -> AwDpoConfig:
-    if aw_dpo is not None:
-        return aw_dpo
-    section = getattr(args, "aw_dpo", None)
-    if section is None:
-        raise ConfigError(
-            "aw_dpo is missing from the training arguments; add the section to the "
-            "configuration, or pass aw_dpo=AwDpoConfig() to the trainer"
-        )
-    return AwDpoConfig.model_validate(section)
-
-
 def _refuse(args: Any, processing_class: Any) -> None:
     refuse_unsupported_arguments(args)
     if not isinstance(processing_class, PreTrainedTokenizerBase):
@@ -257,40 +270,7 @@ def _refuse(args: Any, processing_class: Any) -> None:
         )
 
 
-def _collator(
-    args: Any, given: Any, tokenizer: PreTrainedTokenizerBase
-) -> AwDpoCollator:
-    if isinstance(given, AwDpoCollator):
-        return given
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    multiple = args.pad_to_multiple_of
-    if multiple is None:
-        multiple = getattr(given, "pad_to_multiple_of", None)
-    return AwDpoCollator(
-        pad_token_id=tokenizer.pad_token_id,
-        max_length=args.max_length,
-        pad_to_multiple_of=multiple,
-    )
-
-
-def _model_inputs(inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-    return {name: inputs[name] for name in _MODEL_KEYS} | {"use_cache": False}
-
-
-def _batch_masks(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """[2B, 2, L-1]: masks of the predicted tokens, the first position left out."""
-    masks = segment_masks(inputs["completion_mask"], inputs["reasoning_len"])
-    return masks[..., 1:]
-
-
-def _batch_segment_logps(
-    logits: torch.Tensor, inputs: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """[2B, 2] from [2B, L, V]."""
-    labels = inputs["input_ids"][:, 1:]
-    options = (
-        {"row_mask": inputs["completion_mask"][:, 1:]} if _SKIPS_MASKED_ROWS else {}
-    )
-    token_logps = selective_log_softmax(logits[:, :-1], labels, **options)
-    return segment_logps(token_logps, _batch_masks(inputs))
+def _predicted_masks(inputs: Batch) -> torch.Tensor:
+    """[2B, S, L-1]: segments of the predicted tokens, the first position left out."""
+    ends = inputs.get("segment_ends", inputs["reasoning_len"])
+    return segment_masks(inputs["completion_mask"], ends)[..., 1:]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from axolotl_donod.cot import SOURCE_COLUMN, SOURCE_ROW_COLUMN
 from axolotl_donod.errors import DataError
 
 SEGMENTS = ("reasoning", "answer")
@@ -11,6 +12,11 @@ HARM_COLUMNS = tuple(
     f"{side}_harm_{part}"
     for side in ("chosen", "rejected")
     for part in ("full", *SEGMENTS)
+)
+_READ_COLUMNS = (
+    *HARM_COLUMNS,
+    *("prompt", "chosen", "rejected"),
+    *(SOURCE_COLUMN, SOURCE_ROW_COLUMN),
 )
 
 
@@ -79,7 +85,10 @@ def is_undecided(gaps: tuple[float, float] | None) -> bool:
 
 
 def undecided_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[int]:
-    """Positions of the scored pairs whose chosen response is better in no segment.
+    """Positions of the pairs that prefer no side.
+
+    Their responses are equal, or they are scored and the chosen one is better in no
+    segment.
 
     Raises:
         DataError: As `harm_gaps`, with the row's position and `name` of the data set.
@@ -88,6 +97,7 @@ def undecided_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[int]:
         index
         for index, row in enumerate(rows)
         if is_undecided(harm_gaps(row, row_name(index, name, row)))
+        or _has_equal_responses(row)
     ]
 
 
@@ -95,7 +105,7 @@ def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
     """Remove the pairs that `undecided_rows` finds.
 
     Args:
-        dataset: A `datasets.Dataset`; without score columns it comes back unchanged.
+        dataset: A `datasets.Dataset`.
         name: Names the data set in errors.
 
     Returns:
@@ -104,19 +114,21 @@ def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
     Raises:
         DataError: A row has unusable scores, or no pair is left.
     """
-    columns = dataset.column_names
-    present = [column for column in HARM_COLUMNS if column in columns]
-    if not present:
-        return dataset, 0
-    read = [*present, *(column for column in ("prompt",) if column in columns)]
-    dropped = undecided_rows(dataset.select_columns(read), name)
+    if not len(dataset):
+        raise DataError(
+            f"the {name} dataset has no pair; a pair whose prompt and longer response "
+            "exceed sequence_len is dropped while the data is prepared: raise it, or "
+            "give shorter rows"
+        )
+    read = [column for column in _READ_COLUMNS if column in dataset.column_names]
+    dropped = undecided_rows(dataset.select_columns(read), name) if read else []
     if not dropped:
         return dataset, 0
     if len(dropped) == len(dataset):
         raise DataError(
             f"the {name} dataset: in all {len(dataset)} pairs the chosen response is "
-            "at least as harmful as the rejected one in reasoning and in answer; "
-            "check that chosen_harm_* and rejected_harm_* are not swapped"
+            "at least as harmful as the rejected one in reasoning and in answer, or "
+            "equal to it; check that chosen_harm_* and rejected_harm_* are not swapped"
         )
     return dataset.select(_others(dropped, len(dataset))), len(dropped)
 
@@ -124,11 +136,20 @@ def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
 def row_name(index: int, name: str, row: Mapping[str, Any]) -> str:
     """How errors call row `index` of the data set `name`.
 
-    Axolotl has shuffled and filtered the rows, so the prompt is quoted as well.
+    Axolotl has shuffled and filtered the rows, so the prompt is quoted as well, and
+    the row before all that is named where the dataset type has kept it.
     """
     prompt = row.get("prompt")
     quoted = f" (prompt {str(prompt)[-80:]!r})" if prompt else ""
-    return f"row {index} of the {name} dataset as prepared{quoted}"
+    prepared = f"row {index} of the {name} dataset as prepared{quoted}"
+    source = row.get(SOURCE_COLUMN)
+    if source is None:
+        return prepared
+    return f"row {row.get(SOURCE_ROW_COLUMN)} (from 0) of {source}, {prepared}"
+
+
+def _has_equal_responses(row: Mapping[str, Any]) -> bool:
+    return row.get("chosen") is not None and row["chosen"] == row.get("rejected")
 
 
 def _checked(value: Any, column: str, where: str) -> float:

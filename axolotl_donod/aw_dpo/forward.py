@@ -1,0 +1,251 @@
+"""A model and a laid-out batch in, scores of the completion tokens out.
+
+Knows how a causal language model, plain, adapted or wrapped for several ranks, is run
+up to its output head; what is done with the scores it does not know.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from axolotl_donod.aw_dpo.layout import Layout
+from axolotl_donod.aw_dpo.logps import LogitTransform, chunked_scores
+
+LOG = logging.getLogger(__name__)
+_PROBED_TOKENS = 8
+
+
+@dataclass(frozen=True)
+class BatchScores:
+    """Token scores of a batch, each [2B, L-1] with zeros outside the completions.
+
+    Attributes:
+        logps: Log-probabilities in nats.
+        entropy: In nats, without gradient; None where it was not asked for.
+        correct: 1 where the token was the most likely one; None likewise.
+        aux_loss: Load-balancing loss of a mixture of experts, or None.
+    """
+
+    logps: Tensor
+    entropy: Tensor | None = None
+    correct: Tensor | None = None
+    aux_loss: Tensor | None = None
+
+
+def score_batch(
+    model: nn.Module,
+    inner: nn.Module,
+    layout: Layout,
+    transform: LogitTransform,
+    *,
+    metrics: bool,
+    **extra: Any,
+) -> BatchScores:
+    """Run a model without ever holding the logits of all tokens.
+
+    The model's own forward pass runs, through the wrapper and its hooks, but its head
+    hands the states that predict completion tokens to `chunked_scores`.
+
+    Args:
+        model: The model, possibly wrapped for several ranks.
+        inner: The model without that wrapper.
+        layout: The batch.
+        transform: What `find_transform` gives for the model.
+        metrics: Whether entropy and correctness are wanted.
+        **extra: More arguments of the forward pass.
+    """
+    forward, head = inner.forward, _head(inner)
+
+    def run(**inputs: Any) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        score = _scoring(head, layout, transform, metrics, found)
+        with _forward_of(head, score):
+            outputs = forward(**inputs)
+        if getattr(outputs, "aux_loss", None) is not None:
+            found["aux_loss"] = outputs.aux_loss
+        return found
+
+    with _forward_of(inner, run, once=True):
+        found = model(**layout.model_inputs, **extra)
+    return BatchScores(**found)
+
+
+def _scoring(
+    head: nn.Module,
+    layout: Layout,
+    transform: LogitTransform,
+    metrics: bool,
+    found: dict[str, Tensor],
+) -> Callable[[Tensor], Tensor]:
+    """A forward pass for the head that leaves scores in `found`, and no logits."""
+    project = head.forward
+
+    def score(hidden: Tensor) -> Tensor:
+        states = layout.states(hidden)
+        scores = chunked_scores(
+            head, project, states, layout.labels, transform, metrics=metrics
+        )
+        for name, values in vars(scores).items():
+            if values is not None:
+                found[name] = layout.spread(values)
+        return hidden[..., :1]
+
+    return score
+
+
+def find_transform(model: nn.Module) -> LogitTransform | None:
+    """What a model does with the output of its head, checked on the model itself.
+
+    Args:
+        model: The model without a wrapper for several ranks.
+
+    Returns:
+        The transform that its configuration names and its logits confirm; None where
+        head and logits differ by something else, or the model has no such head.
+    """
+    head = _find_head(model)
+    if head is None:
+        return None
+    raw: list[Tensor] = []
+    project = head.forward
+
+    def keep(hidden: Tensor) -> Tensor:
+        raw.append(project(hidden))
+        return raw[-1]
+
+    try:
+        with _forward_of(head, keep), _undisturbed(model):
+            logits = model.forward(**_probe(model)).logits
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        LOG.debug("the model cannot be probed: %s", error)
+        return None
+    if len(raw) != 1 or raw[0].shape != logits.shape:
+        return None
+    # Prompt learning puts virtual tokens before the row, which would move every label.
+    if raw[0].shape[:-1] != (1, _PROBED_TOKENS):
+        return None
+    for transform in _candidates(model):
+        if _agree(transform(raw[0].to(logits.dtype)), logits):
+            return transform
+    return None
+
+
+def ignores_pair_masks(
+    model: nn.Module, build: Callable[[dict[str, Tensor]], tuple[Layout, Layout]]
+) -> bool:
+    """Whether a model's states change when two responses share their prompt's row.
+
+    Args:
+        model: The model without a wrapper for several ranks.
+        build: A batch to its plain and its shared layout.
+    """
+    device = _device(model)
+    ids = _probe(model)["input_ids"][0]
+    batch = {
+        "input_ids": torch.stack((ids, torch.cat((ids[:3], ids[3:].flip(0))))),
+        "attention_mask": torch.ones(2, len(ids), dtype=torch.long, device=device),
+        "completion_mask": (torch.arange(len(ids), device=device) >= 3).expand(2, -1),
+    }
+    found = []
+    try:
+        with _undisturbed(model):
+            for layout in build(batch):
+                logits = model.forward(**layout.model_inputs).logits
+                found.append(layout.states(logits))
+    except (TypeError, ValueError, RuntimeError) as error:
+        LOG.debug("the model does not take pair masks: %s", error)
+        return True
+    return not _agree(found[1], found[0])
+
+
+def _probe(model: nn.Module) -> dict[str, Tensor]:
+    vocabulary = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+    ids = torch.arange(7, 7 + 13 * _PROBED_TOKENS, 13, device=_device(model))
+    ids = (ids % vocabulary).unsqueeze(0)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _agree(ours: Tensor, theirs: Tensor) -> bool:
+    difference = (ours - theirs).norm() / theirs.norm().clamp_min(1e-30)
+    return bool(difference <= max(4 * torch.finfo(theirs.dtype).eps, 1e-5))
+
+
+def _candidates(model: nn.Module) -> Iterator[LogitTransform]:
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    scales = [1.0]
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        scales.append(getattr(config, name, None) or 1.0)
+    divisor = getattr(config, "logits_scaling", None) or 1.0
+    scales += [1.0 / divisor, divisor]
+    caps = [None]
+    for name in ("final_logit_softcapping", "final_logit_soft_cap"):
+        caps.append(getattr(config, name, None))
+    for scale in dict.fromkeys(scales):
+        for cap in dict.fromkeys(caps):
+            yield LogitTransform(scale, cap)
+
+
+def _find_head(model: nn.Module) -> nn.Module | None:
+    getter = getattr(model, "get_output_embeddings", None)
+    head = getter() if getter is not None else None
+    return head if isinstance(head, nn.Module) else None
+
+
+def _head(model: nn.Module) -> nn.Module:
+    head = _find_head(model)
+    if head is None:
+        raise AttributeError(f"{type(model).__name__} has no output head")
+    return head
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """No gradient, no dropout, and the random state as it was."""
+    # Quantised layers repack their weights for inference when they leave training.
+    modes = [
+        (module, module.training)
+        for module in model.modules()
+        if not type(module).__module__.startswith("bitsandbytes.")
+    ]
+    for module, _ in modes:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _forward_of(
+    module: nn.Module, forward: Callable[..., Any], once: bool = False
+) -> Iterator[None]:
+    """Put another forward pass on a module; `once` puts it back when it is called."""
+    missing = object()
+    before = vars(module).get("forward", missing)
+
+    def restore() -> None:
+        if before is missing:
+            vars(module).pop("forward", None)
+        else:
+            vars(module)["forward"] = before
+
+    def first(*args: Any, **kwargs: Any) -> Any:
+        restore()
+        return forward(*args, **kwargs)
+
+    vars(module)["forward"] = first if once else forward
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,1 @@
+"""Evaluation: attacks, metrics, statistics, the runner and its report."""

@@ -1,0 +1,1 @@
+"""Attacks on prompts: what one is, and the built-in ones."""

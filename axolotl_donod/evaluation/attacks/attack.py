@@ -1,0 +1,30 @@
+"""What an attack is: it rewrites a prompt, and decodes a reply that comes back encoded.
+
+Knows nothing of any attack or of the data it is applied to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One way to rewrite a prompt; the same prompt and seed give the same text.
+
+    Attributes:
+        name: Lower-case letters, digits and `_`; unique among all plugins.
+        family: Group in reports, for instance `encoding`.
+        version: Changes whenever the text for some prompt changes.
+        summary: One line for people.
+        apply: Takes prompt and seed, gives the attacked prompt.
+        decode: Takes a reply, gives it readable; None where replies are plain text.
+        suffix: Text that the model's turn begins with, as in the prefix attack.
+    """
+
+    name: str
+    family: str
+    version: str
+    summary: str
+    apply: Callable[[str, int], str]
+    decode: Callable[[str], str] | None = None
+    suffix: str = ""

@@ -1,0 +1,1 @@
+"""Judges of harmfulness: what they are, the built-in ones, their panel and cache."""

@@ -1,0 +1,176 @@
+import pytest
+import torch
+from datasets import Dataset
+
+from axolotl_donod.aw_dpo.columns import signed_weights
+from axolotl_donod.aw_dpo.segments import segment_ends, segment_masks
+from axolotl_donod.config import AwDpoConfig
+from axolotl_donod.errors import DataError
+from tests.aw_dpo_cases import (
+    SCORES,
+    THINKING,
+    batch_of,
+    build_trainer,
+    loss_and_gradients,
+    pairs,
+    segment_margins,
+    settings,
+)
+from tests.tiny import tiny_tokenizer
+
+MIXED = SCORES | {"rejected_harm_reasoning": 0.05}
+THREE = [
+    (
+        p,
+        f"<plan>look</plan>{c}",
+        f"<plan>guess at it</plan>{r}",
+    )
+    for p, c, r in THINKING
+]
+
+
+def weights(row, **section):
+    return signed_weights(row, AwDpoConfig(**section), "row 0")
+
+
+def test_ablations_change_the_weights_alone():
+    # d = (0.25, 1.0) and ε = 0.05: w = (0.30, 1.05) / 1.35
+    judged = [0.30 / 1.35, 1.05 / 1.35]
+    assert weights(SCORES) == pytest.approx(judged)
+    assert weights(SCORES, weighting="inverted") == pytest.approx(judged[::-1])
+    assert weights(SCORES, weighting="uniform") == [0.5, 0.5]
+    assert weights(SCORES, weighting="answer_only") == [0.0, 1.0]
+    assert weights(SCORES, weighting="reasoning_only") == [1.0, 0.0]
+    default = {"reasoning": 0.3, "answer": 0.7}
+    assert weights({}, default_weights=default) == [0.3, 0.7]
+    inverted = weights({}, default_weights=default, weighting="inverted")
+    assert inverted == pytest.approx([0.7, 0.3])
+
+
+def test_swap_weights_a_gap_of_the_wrong_sign_by_its_size():
+    # d = (-0.2, 1.0): clipped (0, 1), by size (0.2, 1).
+    assert weights(MIXED) == pytest.approx([0.05 / 1.1, 1.05 / 1.1])
+    assert weights(MIXED, swap=True) == pytest.approx([-0.25 / 1.3, 1.05 / 1.3])
+    assert weights(SCORES, swap=True) == pytest.approx(weights(SCORES))
+
+
+def test_an_exchanged_segment_is_pushed_the_other_way(tmp_path):
+    trainer = build_trainer(tmp_path, pairs(THINKING, **MIXED), settings(swap=True))
+    batch = batch_of(trainer)
+    margins = segment_margins(trainer, batch) * torch.tensor([-1.0, 1.0])
+    weight = torch.tensor([0.25, 1.05], dtype=torch.float64) / 1.3
+    expected = (torch.log1p(torch.exp(-margins)) * weight).sum(dim=1).mean()
+    loss, _ = loss_and_gradients(trainer, batch)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    logged = trainer._metrics["train"]
+    assert logged["weights/reasoning"][-1] == pytest.approx(0.25 / 1.3)
+
+
+def test_segments_end_with_their_tags():
+    tokenizer = tiny_tokenizer()
+    text = "<plan>a b</plan><think>c</think>d"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ends = segment_ends(ids, tokenizer.decode, ["plan", "think"])
+    assert tokenizer.decode(ids[: ends[0]]).startswith("<plan>a b</plan>")
+    assert tokenizer.decode(ids[: ends[1]]).startswith("<plan>a b</plan><think>c</thi")
+    only = segment_ends(ids, tokenizer.decode, ["plan", "critique", "think"])
+    assert only == [ends[0], ends[0], ends[1]]
+    with pytest.raises(ValueError, match="</plan> closes before"):
+        segment_ends(ids, tokenizer.decode, ["think", "plan"])
+
+
+def test_masks_of_three_segments_cover_the_completion_once():
+    completion = torch.tensor([[0, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+    masks = segment_masks(completion, torch.tensor([[1, 3], [0, 0]]))
+    assert masks.int().tolist() == [
+        [[0, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]],
+        [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 1, 1, 1]],
+    ]
+
+
+def test_named_segments_are_weighted_each(tmp_path):
+    section = settings(
+        segments=["plan", "think"],
+        segment_weights={"plan": 0.2, "think": 0.3, "answer": 0.5},
+    )
+    trainer = build_trainer(tmp_path, pairs(THREE), section)
+    batch = batch_of(trainer)
+    assert batch["segment_ends"].shape == (6, 2)
+    # Log-ratios of three segments, from those of two at a time.
+    first, both = batch["segment_ends"].unbind(dim=1)
+    until_plan = segment_margins(trainer, batch | {"reasoning_len": first})
+    until_think = segment_margins(trainer, batch | {"reasoning_len": both})
+    margins = torch.stack(
+        (
+            until_plan[:, 0],
+            until_think[:, 0] - until_plan[:, 0],
+            until_think[:, 1],
+        ),
+        dim=1,
+    )
+    weight = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    expected = (torch.log1p(torch.exp(-margins)) * weight).sum(dim=1).mean()
+    loss, _ = loss_and_gradients(trainer, batch)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    logged = trainer._metrics["train"]
+    assert logged["rewards/plan/margins"][-1] == pytest.approx(
+        float(margins[:, 0].mean()), rel=1e-4
+    )
+    shares = ("both", "reasoning_only", "answer_only", "neither")
+    total = sum(logged[f"margins/{name}"][-1] for name in shares)
+    assert total == pytest.approx(1.0)
+
+
+def test_named_segments_are_judged_by_columns_of_their_names(tmp_path):
+    section = AwDpoConfig(segments=["plan", "think"], epsilon=0.1)
+    scores = {
+        f"{side}_harm_{name}": value
+        for side, values in (("chosen", (0.0, 0.5, 0.0)), ("rejected", (0.4, 0.0, 1.0)))
+        for name, value in zip(("plan", "think", "answer"), values, strict=True)
+    }
+    # d = (0.4, -0.5, 1.0): u + ε = (0.5, 0.1, 1.1)
+    expected = [0.5 / 1.7, 0.1 / 1.7, 1.1 / 1.7]
+    assert signed_weights(scores, section, "row 0") == pytest.approx(expected)
+    assert signed_weights({}, section, "row 0") == pytest.approx([1 / 3] * 3)
+    with pytest.raises(DataError, match="row 0: column chosen_harm_think is empty"):
+        signed_weights(scores | {"chosen_harm_think": None}, section, "row 0")
+    with pytest.raises(DataError, match=r"rejected_harm_plan must be .* got 1.4"):
+        signed_weights(scores | {"rejected_harm_plan": 1.4}, section, "row 0")
+    rows = pairs(THREE, **scores).to_list()
+    rows[0] |= {"rejected_harm_plan": 0.0, "rejected_harm_answer": 0.0}
+    trainer = build_trainer(tmp_path, Dataset.from_list(rows), section)
+    assert len(trainer.train_dataset) == 2
+    torch.testing.assert_close(
+        trainer.data_collator([trainer.train_dataset[0]])["segment_weights"],
+        torch.tensor([expected]),
+    )
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), True])
+def test_unusable_pair_weights_are_an_error(tmp_path, value):
+    rows = pairs(THINKING, pair_weight=value)
+    with pytest.raises(
+        DataError, match=r"row 0 .* pair_weight must be a finite number"
+    ):
+        build_trainer(tmp_path, rows)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"segments": ["a b"]}, "'a b' is no tag name"),
+        ({"segments": ["answer"]}, "'answer' is no tag name"),
+        ({"segments": ["plan", "plan"]}, "names a tag twice"),
+        ({"segment_weights": {"answer": 1.0}}, "needs aw_dpo.segments of your own"),
+        (
+            {"segments": ["plan"], "segment_weights": {"plan": 0.5, "answer": 0.4}},
+            "must name plan, answer and sum to 1",
+        ),
+        ({"segments": ["plan"], "weighting": "answer_only"}, "use segment_weights"),
+        ({"swap": True, "weighting": "uniform"}, "set weighting: judged"),
+        ({"shared_prompt": True, "logps": "full"}, "needs logps: chunked"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(section, message):
+    with pytest.raises(ValueError, match=message):
+        AwDpoConfig(**section)

@@ -1,0 +1,170 @@
+"""Bad and borderline preference rows, through the dataset type and the real trainer."""
+
+import logging
+import math
+
+import pytest
+import torch
+from axolotl.utils.dict import DictDefault
+from datasets import Dataset
+
+from axolotl_donod.aw_dpo.weights import drop_undecided
+from axolotl_donod.cot import cot_pairs
+from axolotl_donod.errors import DataError
+from tests.aw_dpo_cases import SCORES, build_trainer, config, loss_and_gradients
+from tests.tiny import tiny_tokenizer
+
+FINE = {
+    "prompt": "How do I hurt Tom?",
+    "chosen": "<think>No, danger.</think>I cannot.",
+    "rejected": "<think>Ok then.</think>Go.",
+}
+
+
+def rows(*changes):
+    return [FINE | change for change in changes]
+
+
+def prepared(samples):
+    """What Axolotl's mapping makes of the rows of `pairs.jsonl`."""
+    transform, options = cot_pairs(DictDefault({"datasets": [{"path": "pairs.jsonl"}]}))
+    return Dataset.from_list(samples).map(
+        transform, fn_kwargs={"tokenizer": tiny_tokenizer()}, **options
+    )
+
+
+@pytest.fixture
+def build(tmp_path):
+    def build(dataset, **options):
+        arguments = config(tmp_path, **options)
+        return build_trainer(tmp_path, dataset, args=arguments)
+
+    return build
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ("<think>never closed", "1 <think> and 0 </think>"),
+        ("<think>a</think>b</think>c", "1 <think> and 2 </think>"),
+        ("never opened</think>b", "0 <think> and 1 </think>"),
+    ],
+)
+class TestMarkers:
+    def test_the_dataset_type_names_file_and_row(self, side, response, found):
+        with pytest.raises(DataError) as raised:
+            prepared(rows({}, {side: response}))
+        expected = f"row 1 (from 0) of pairs.jsonl: {side} has {found}"
+        assert str(raised.value).startswith(expected)
+        assert "Repair or remove the row" in str(raised.value)
+
+    def test_the_trainer_names_rows_of_any_other_type(
+        self, build, side, response, found
+    ):
+        with pytest.raises(DataError) as raised:
+            build(Dataset.from_list(rows({}, {side: response})))
+        message = str(raised.value)
+        assert message.startswith("row 1 of the train dataset as prepared (prompt ")
+        assert f"{side} has {found}" in message
+
+
+@pytest.mark.parametrize(
+    ("response", "reasoning_is_empty"),
+    [
+        ("<think></think>Go.", True),
+        ("<think>\n\n</think>\n\nGo.", True),
+        ("Go.", True),
+        ("<think>Ok then.</think>", False),
+        ("<think>Ok then.</think>\n", False),
+    ],
+)
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_a_segment_without_text_leaves_its_weight_to_the_other(
+    build, side, response, reasoning_is_empty
+):
+    trainer = build(prepared([FINE | {side: response} | SCORES]))
+    row = trainer.train_dataset[0]
+    length = row[f"{side}_reasoning_len"]
+    assert length == (0 if reasoning_is_empty else len(row[f"{side}_ids"]))
+    batch = trainer.data_collator([row])
+    loss, gradients = loss_and_gradients(trainer, batch)
+    logged = {name: value[-1] for name, value in trainer._metrics["train"].items()}
+    assert logged["weights/answer"] == float(reasoning_is_empty)
+    assert logged["weights/reasoning"] == float(not reasoning_is_empty)
+    assert math.isfinite(loss)
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_equal_responses_are_dropped_and_counted(build, caplog):
+    equal = {"rejected": FINE["chosen"]}
+    with caplog.at_level(logging.WARNING):
+        trainer = build(prepared(rows({}, equal, {"prompt": "Other?"})))
+    assert trainer.train_dataset["pair_source_row"][:] == [0, 2]
+    assert "dropped 1 of 3 pairs of the train dataset" in caplog.text
+    with pytest.raises(DataError, match=r"in all 2 pairs .* or equal to it"):
+        drop_undecided(Dataset.from_list(rows(equal, equal)))
+
+
+def test_pairs_with_no_gap_are_dropped_and_counted(build, caplog):
+    even = SCORES | {"rejected_harm_reasoning": 0.25, "rejected_harm_answer": 0.0}
+    with caplog.at_level(logging.WARNING):
+        trainer = build(prepared(rows(SCORES, even)))
+    assert trainer.train_dataset["pair_source_row"][:] == [0]
+    assert "dropped 1 of 2 pairs" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "is empty while other scores are present"),
+        (float("nan"), "must be a harmfulness in [0, 1], got NaN"),
+        (1.5, "must be a harmfulness in [0, 1], got 1.5"),
+        (-0.1, "must be a harmfulness in [0, 1], got -0.1"),
+    ],
+)
+def test_bad_scores_name_the_row_of_the_file(build, value, problem):
+    samples = rows(SCORES, SCORES | {"rejected_harm_answer": value})
+    with pytest.raises(DataError) as raised:
+        # Axolotl shuffles before the trainer sees the rows.
+        build(prepared(samples).select([1, 0]))
+    message = str(raised.value)
+    assert message.startswith("row 1 (from 0) of pairs.jsonl, row 0 of the train ")
+    assert f"column rejected_harm_answer {problem}" in message
+
+
+def test_prompts_beyond_the_length_are_dropped_and_none_left_is_an_error(build):
+    long = {"prompt": "why? " * 100}
+    trainer = build(prepared(rows({}, long)), max_length=64)
+    assert trainer.train_dataset["pair_source_row"][:] == [0]
+    with pytest.raises(DataError, match="has no pair; a pair whose prompt"):
+        drop_undecided(prepared(rows(long)).select([]), "training")
+
+
+def test_reasoning_cut_by_axolotl_is_all_that_is_left(build):
+    from axolotl.utils.data.rl import _truncate_long_sequences_rl
+    from axolotl.utils.schemas.enums import RLType
+
+    tokenizer = tiny_tokenizer()
+    (sample,) = prepared([FINE | SCORES])
+    length = len(tokenizer(sample["prompt"])["input_ids"]) + 6
+    cut = _truncate_long_sequences_rl(sample, RLType.DPO, tokenizer, length)
+    assert "</think>" not in cut["chosen"] and "<think>" in cut["chosen"]
+    trainer = build(Dataset.from_list([cut]), max_length=length)
+    row = trainer.train_dataset[0]
+    for side in ("chosen", "rejected"):
+        assert row[f"{side}_reasoning_len"] == len(row[f"{side}_ids"]) + 1
+    batch = trainer.data_collator([row])
+    loss_and_gradients(trainer, batch)
+    assert trainer._metrics["train"]["weights/reasoning"] == [1.0]
+
+
+def test_a_batch_of_one_pair_has_the_loss_of_its_segments(build):
+    trainer = build(prepared([FINE | SCORES]), per_device_train_batch_size=1)
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    loss, _ = loss_and_gradients(trainer, batch)
+    weights = batch["segment_weights"].double()
+    # d = (0.25, 1.0) and ε = 0.05
+    expected = torch.tensor([[0.30, 1.05]]).double() / 1.35
+    torch.testing.assert_close(weights, expected, rtol=1e-6, atol=1e-6)
+    assert 0 < loss < 10
