@@ -78,7 +78,7 @@ def _refuse_empty_sections(raw: Mapping[str, Any]) -> None:
     alignment = raw.get("alignment")
     places = [(name, raw) for name in Sections.model_fields]
     if isinstance(alignment, Mapping):
-        places.append(("aw_dpo", alignment))
+        places += [("aw_dpo", alignment), ("pairs", alignment)]
     for name, mapping in places:
         if name in mapping and mapping[name] is None:
             raise ConfigError(
@@ -171,9 +171,16 @@ def _check_alignment(raw: Mapping[str, Any], alignment: AlignmentConfig) -> None
         raise ConfigError(
             "alignment needs output_dir for its stages; set `output_dir:`"
         )
-    if not alignment.overrides.get("datasets"):
+    given = alignment.overrides.get("datasets")
+    if alignment.pairs is not None and given:
         raise ConfigError(
-            "alignment.datasets is missing; name the preference pairs to train on"
+            f"alignment.datasets={given!r} stands beside alignment.pairs, which makes "
+            "the pairs to train on; remove one of them"
+        )
+    if alignment.pairs is None and not given:
+        raise ConfigError(
+            "alignment.datasets is missing; name the preference pairs to train on, or "
+            "have them made with alignment.pairs"
         )
 
 
@@ -189,7 +196,7 @@ def check_overrides(raw: Mapping[str, Any], known: set[str]) -> None:
     """
     for key in AlignmentConfig.model_validate(raw["alignment"]).overrides:
         if key not in known:
-            close = difflib.get_close_matches(key, [*known, "aw_dpo"], n=1)
+            close = difflib.get_close_matches(key, [*known, "aw_dpo", "pairs"], n=1)
             hint = f"; did you mean `{close[0]}`?" if close else ""
             raise ConfigError(f"alignment.{key}: Axolotl has no such key{hint}")
         if key in ("output_dir", "base_model", "donod", "plugins"):
@@ -198,7 +205,13 @@ def check_overrides(raw: Mapping[str, Any], known: set[str]) -> None:
                 "first stage's: the chain sets it; remove it"
             )
     for key in ("datasets", "test_datasets"):
-        _check_local_files(key, raw["alignment"].get(key) or [])
+        _check_local_files(f"alignment.{key}", raw["alignment"].get(key) or [])
+    pairs = raw["alignment"].get("pairs") or {}
+    for key in ("prompts", "evaluation_sets"):
+        given = pairs.get(key) or []
+        # A path alone stands for an evaluation set.
+        listed = [{"path": one} if isinstance(one, str) else one for one in given]
+        _check_local_files(f"alignment.pairs.{key}", listed)
 
 
 def _check_local_files(key: str, datasets: Any) -> None:
@@ -206,7 +219,7 @@ def _check_local_files(key: str, datasets: Any) -> None:
         isinstance(dataset, Mapping) for dataset in datasets
     ):
         raise ConfigError(
-            f"alignment.{key} must be a list of mappings with `path:` and `type:`, "
+            f"{key} must be a list of mappings with `path:` and `type:`, "
             f"got {datasets!r}"
         )
     for index, dataset in enumerate(datasets):
@@ -214,7 +227,7 @@ def _check_local_files(key: str, datasets: Any) -> None:
         if path.endswith((".json", ".jsonl", ".parquet", ".csv", ".arrow")):
             if "://" not in path and not Path(path).exists():
                 raise ConfigError(
-                    f"alignment.{key}[{index}].path: no file {path!r} under "
+                    f"{key}[{index}].path: no file {path!r} under "
                     f"{Path.cwd()}; correct the path"
                 )
 

@@ -2,22 +2,21 @@
 
 import importlib
 import importlib.metadata
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
+from axolotl_donod import cli_eval, cli_styles
 from axolotl_donod.checks import read_raw, read_sections
+from axolotl_donod.cli_errors import log_to_terminal, plain_errors
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError, DonodError
 from axolotl_donod.files import write_text
 
 # What touches Axolotl and TRL; the plugin itself imports some of it only when used.
-_HOST_MODULES = ("plugin", "datasets", "aw_dpo.trainer")
+_HOST_MODULES = ("plugin", "datasets", "pair_task", "cot_sft", "aw_dpo.trainer")
 
 
 @click.group()
@@ -31,15 +30,6 @@ CONFIG = click.argument(
 )
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show our own errors without a traceback."""
-    try:
-        yield
-    except DonodError as error:
-        raise click.ClickException(str(error)) from error
-
-
 @donod.command()
 @CONFIG
 @click.option(
@@ -50,7 +40,7 @@ def score(config: Path, preview: bool) -> None:
     from axolotl_donod.datasets import task_of
     from axolotl_donod.pruning.prune import estimate, prune
 
-    with _plain_errors():
+    with plain_errors():
         task = task_of(config)
         if not preview:
             prune(task)
@@ -65,8 +55,8 @@ def prune(config: Path) -> None:
     """Rank and select again from the stored scores of CONFIG, without a model."""
     from axolotl_donod.pruning.prune import prune_again
 
-    _log_to_terminal()
-    with _plain_errors():
+    log_to_terminal()
+    with plain_errors():
         prune_again(*_stored(config))
 
 
@@ -77,7 +67,7 @@ def audit(config: Path) -> None:
     from axolotl_donod.pruning.audit.audit import audit_table, check_min_auroc
     from axolotl_donod.pruning.prune import audit_again
 
-    with _plain_errors():
+    with plain_errors():
         stored = _stored(config)
         found = audit_again(*stored)
         click.echo(audit_table(found))
@@ -94,11 +84,34 @@ def report(config: Path) -> None:
     from axolotl_donod.pruning.prune import decoder, refuse_other_rows
     from axolotl_donod.pruning.report.page import write_report
 
-    with _plain_errors():
+    with plain_errors():
         task = task_of(config)
         refuse_other_rows(task)
         texts = decoder(task.rows, task.model.tokenizer())
         click.echo(f"The report is {write_report(task.folder, texts=texts)}")
+
+
+@donod.command()
+@CONFIG
+def pairs(config: Path) -> None:
+    """Sample answers to the prompts of CONFIG's alignment.pairs, judge and pair them.
+
+    Samples from the finished SFT stage, or from base_model where there is none. Run
+    again after an interruption, it goes on where it was.
+    """
+    from axolotl_donod.pair_task import task_of
+    from axolotl_donod.preference.build import make_pairs
+    from axolotl_donod.preference.pairs_config import PAIRS_FILE
+    from axolotl_donod.pruning.engine import Ranks
+
+    ranks = Ranks.from_environment()
+    with plain_errors():
+        task, what = task_of(config)
+        if ranks.first:
+            click.echo(f"Sampling from {task.model.name}: {what}.")
+        manifest = make_pairs(task, ranks)
+    if ranks.first:
+        click.echo(f"{manifest['pairs']} pairs are in {task.folder / PAIRS_FILE}")
 
 
 def _stored(config: Path) -> tuple[Path, DonodConfig, float, str]:
@@ -117,12 +130,6 @@ def _stored(config: Path) -> tuple[Path, DonodConfig, float, str]:
     return folder, settings, float(raw["learning_rate"]), model
 
 
-def _log_to_terminal() -> None:
-    """Show what our functions log; commands that load Axolotl have its logging."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("axolotl.donod").setLevel(logging.INFO)
-
-
 @donod.command()
 @click.argument(
     "output_dir", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -136,7 +143,7 @@ def summary(output_dir: Path, planted: Path | None) -> None:
     """Print what a run did and write it to OUTPUT_DIR/summary.md."""
     from axolotl_donod.summary import summarize
 
-    with _plain_errors():
+    with plain_errors():
         text = summarize(output_dir, planted)
     write_text(output_dir / "summary.md", text)
     click.echo(text)
@@ -190,10 +197,13 @@ def _guard_fault() -> str | None:
 
 def _config_fault(path: Path) -> str | None:
     from axolotl_donod.guard import PLUGIN_LINE, SECTIONS
+    from axolotl_donod.judges.build import build_judge
 
     try:
         raw = read_raw(path)
         sections = read_sections(raw)
+        if sections.alignment is not None and sections.alignment.pairs is not None:
+            build_judge(sections.alignment.pairs.judge, "alignment.pairs.judge")
     except DonodError as error:
         return f"{path}: {error}"
     if sections.empty:
@@ -203,6 +213,9 @@ def _config_fault(path: Path) -> str | None:
         return f"{path} lacks the line `{PLUGIN_LINE}`"
     return None
 
+
+for _command in (*cli_eval.COMMANDS, cli_styles.styles):
+    donod.add_command(_command)
 
 if __name__ == "__main__":
     # So that torchrun and accelerate can start it: `-m axolotl_donod.cli score CONFIG`.

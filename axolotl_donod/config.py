@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from axolotl_donod.cot_sft_config import CotSftConfig
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.donod_parts import Section
+from axolotl_donod.evaluation.eval_config import EvaluationConfig
+from axolotl_donod.preference.pairs_config import PairsConfig
 
 SFT: Literal["sft"] = "sft"
 ALIGNMENT: Literal["alignment"] = "alignment"
@@ -184,6 +187,11 @@ class AlignmentConfig(BaseModel):
     aw_dpo: AwDpoConfig | None = Field(
         default=None, description="Align with AW-DPO; absent means stock DPO."
     )
+    pairs: PairsConfig | None = Field(
+        default=None,
+        description="Sample the pairs from the SFT model and judge them, in place of "
+        "`datasets`.",
+    )
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -196,6 +204,9 @@ class StageInfo(Section):
 
     name: Literal["sft", "alignment"] = Field(description="Stage that runs.")
     root: str = Field(description="output_dir of the whole chain.")
+    pairs: PairsConfig | None = Field(
+        default=None, description="How the pairs of the stage are made."
+    )
 
 
 class AxolotlDonodArgs(BaseModel):
@@ -210,6 +221,12 @@ class AxolotlDonodArgs(BaseModel):
     alignment: AlignmentConfig | None = Field(
         default=None, description="A second, preference stage after SFT."
     )
+    cot_sft: CotSftConfig | None = Field(
+        default=None, description="SFT on reasoning data."
+    )
+    evaluation: EvaluationConfig | None = Field(
+        default=None, description="How `axolotl donod eval` evaluates the model."
+    )
     donod_stage: StageInfo | None = Field(
         default=None, description="Set by the plugin: the stage of a chain."
     )
@@ -221,8 +238,11 @@ class Sections(BaseModel):
     donod: DonodConfig | None = None
     aw_dpo: AwDpoConfig | None = None
     alignment: AlignmentConfig | None = None
+    cot_sft: CotSftConfig | None = None
+    evaluation: EvaluationConfig | None = None
 
     @property
     def empty(self) -> bool:
-        """True when the config has no section of ours."""
-        return self.donod is None and self.aw_dpo is None and self.alignment is None
+        """True when the config has no section of ours that changes training."""
+        given = (self.donod, self.aw_dpo, self.alignment, self.cot_sft)
+        return all(section is None for section in given)

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from axolotl_donod.cot_messages import SIDES, Message, read_pair, shown
+from axolotl_donod.cot_messages import Message, read_pair, shown
 from axolotl_donod.errors import DataError
 from axolotl_donod.think import THINK_CLOSE, THINK_OPEN
 
@@ -106,27 +106,50 @@ def render_pair(
             is in a message field beside the content.
         jinja2.TemplateError: The template refuses the prompt's messages.
     """
+    messages, responses = read_pair(sample)
+    return render_responses(messages, responses, tokenizer, template)
+
+
+def render_responses(
+    messages: list[Message],
+    responses: Mapping[str, str],
+    tokenizer: Any,
+    template: str,
+) -> dict[str, str]:
+    """Texts of a prompt and of responses to it.
+
+    Args:
+        messages: The turns before the response.
+        responses: By name; each is all answer, or has its reasoning in tags.
+        tokenizer: The tokenizer of the run.
+        template: The chat template.
+
+    Returns:
+        The text of `prompt`, and the text of each response with the end of its turn.
+
+    Raises:
+        DataError: A response's reasoning is not `<think>…</think>` once.
+        jinja2.TemplateError: The template refuses the messages.
+    """
     if not tokenizer.eos_token:
         raise DataError(
             "the tokenizer has no eos_token, so that no response could end; set "
             "special_tokens.eos_token"
         )
-    messages, responses = read_pair(sample)
     prompt = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=False, chat_template=template
     )
     lead, turn_end = _turn_frame(messages, prompt, tokenizer, template)
     rendered = {"prompt": _without_added_bos(prompt, tokenizer)}
     opened = opens_reasoning(prompt)
-    for side in SIDES:
-        body = responses[side]
-        check_reasoning(body, side, opened=opened)
+    for name, body in responses.items():
+        check_reasoning(body, name, opened=opened)
         if opened:
             body = _without_opening(body)
         # A blank before a blank would make a token that the prompt alone has not.
         if (prompt + lead)[-1:].isspace():
             body = body.lstrip()
-        rendered[side] = lead + _ended_once(body, turn_end, tokenizer.eos_token)
+        rendered[name] = lead + _ended_once(body, turn_end, tokenizer.eos_token)
     return rendered
 
 

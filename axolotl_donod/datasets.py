@@ -7,12 +7,15 @@ loaders and the folder layout, nothing of scores or losses.
 import logging
 import math
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from axolotl.cli.config import load_cfg
 from axolotl.common import datasets as host
+from axolotl.common.const import DEFAULT_DATASET_PREPARED_PATH
 from axolotl.loaders import load_tokenizer
 from axolotl.utils.config import normalize_config
 from axolotl.utils.trainer import calculate_total_num_steps
@@ -21,11 +24,13 @@ from transformers import set_seed
 from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.checks import read_raw
 from axolotl_donod.config import DEFAULT_SEED, AwDpoConfig
+from axolotl_donod.cot_sft_mix import mixed_rows
 from axolotl_donod.donod_config import DonodConfig
 from axolotl_donod.errors import ConfigError
 from axolotl_donod.pruning.cost import relative_training_cost
 from axolotl_donod.pruning.model import ScoringModel, refuse_other_tokenizer
 from axolotl_donod.pruning.prune import prune
+from axolotl_donod.pruning.table import row_hash
 from axolotl_donod.pruning.task import Task, TrainingPlan
 from axolotl_donod.sources import source_names, trace_sources
 
@@ -42,9 +47,60 @@ def donod_folder(cfg: Any) -> Path:
 def load_pruned(cfg: Any) -> host.TrainDatasetMeta:
     """Load the SFT rows as Axolotl does, and keep those that DONOD selects."""
     own_counts = {key: cfg.get(key) for key in _COUNTS}
-    meta = host.load_datasets(cfg=cfg)
-    kept = prune(pruning_task(cfg, meta.train_dataset))
-    meta.train_dataset = meta.train_dataset.select(kept).flatten_indices()
+    meta = _loaded(cfg)
+    rows = mixed(cfg, meta.train_dataset)
+    return _selected(cfg, meta, rows, prune(pruning_task(cfg, rows)), own_counts)
+
+
+def load_mixed(cfg: Any) -> host.TrainDatasetMeta:
+    """Load the SFT rows as Axolotl does, in the shares of section `cot_sft`."""
+    own_counts = {key: cfg.get(key) for key in _COUNTS}
+    meta = _loaded(cfg)
+    rows = mixed(cfg, meta.train_dataset)
+    return _selected(cfg, meta, rows, None, own_counts)
+
+
+def mixed(cfg: Any, rows: Any) -> Any:
+    """Leave out rows until the data sets have their shares.
+
+    Raises:
+        ConfigError: A share cannot be had; see `cot_sft_mix.mixed_rows`.
+    """
+    shares = dict((cfg.cot_sft or {}).get("shares") or {})
+    if not shares:
+        return rows
+    found = trace_sources(cfg)
+    pairs = zip(rows["input_ids"], rows["labels"], strict=True)
+    origins = (found.get(row_hash(ids, labels)) for ids, labels in pairs)
+    sources = [None if origin is None else origin[0] for origin in origins]
+    kept = mixed_rows(sources, shares, cfg.seed)
+    LOG.info("Mixing: %d of %d SFT rows make up cot_sft.shares", len(kept), len(rows))
+    return rows.select(kept).flatten_indices()
+
+
+def _loaded(cfg: Any) -> host.TrainDatasetMeta:
+    """Load the SFT rows, in a cache of their own where `cot_sft` labels them."""
+    loss = (cfg.cot_sft or {}).get("loss")
+    if loss and loss != "both":
+        # Axolotl names its cache by none of our settings.
+        prepared = Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH)
+        if prepared.name != f"cot_sft_{loss}":
+            cfg.dataset_prepared_path = str(prepared / f"cot_sft_{loss}")
+    return host.load_datasets(cfg=cfg)
+
+
+def _selected(
+    cfg: Any,
+    meta: host.TrainDatasetMeta,
+    rows: Any,
+    kept: Any,
+    own_counts: Mapping[str, Any],
+) -> host.TrainDatasetMeta:
+    """Put the kept ones of the mixed rows in, and make the step count right."""
+    if kept is None and len(rows) == len(meta.train_dataset):
+        return meta
+    kept_rows = rows if kept is None else rows.select(kept).flatten_indices()
+    meta.train_dataset = kept_rows
     if meta.total_num_steps is not None and meta.total_num_steps >= 0:
         # Axolotl has set these for all rows; the user's own values stay.
         for key, value in own_counts.items():
@@ -75,7 +131,7 @@ def task_of(path: Path) -> Task:
     if not cfg.donod:
         raise ConfigError(f"{path} has no `donod:` section; add one, see the README")
     cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
-    return pruning_task(cfg, host.load_datasets(cfg=cfg).train_dataset)
+    return pruning_task(cfg, mixed(cfg, _loaded(cfg).train_dataset))
 
 
 def pruning_task(cfg: Any, rows: Any) -> Task:
@@ -168,37 +224,37 @@ def _decided(pairs: Any, name: str) -> Any:
     return decided
 
 
-def _scoring_model(cfg: Any, settings: DonodConfig) -> ScoringModel:
+def starting_model(cfg: Any) -> ScoringModel:
+    """Describe the model that a run starts from, as training will load it."""
     dtypes = {"float32", "bfloat16", "float16"}
     dtype = str(cfg.torch_dtype).removeprefix("torch.")
-    scoring = settings.scoring
-    if scoring.dtype != "auto":
-        dtype = scoring.dtype
-    other = scoring.base_model
-    trust = bool(cfg.trust_remote_code)
-    if other is not None:
-        refuse_other_tokenizer(other, load_tokenizer(cfg), trust_remote_code=trust)
+    in_eight = "8bit" if cfg.load_in_8bit else "none"
     return ScoringModel(
-        name=other or cfg.base_model,
-        revision=None if other else cfg.revision_of_model,
-        adapter=None if other else cfg.lora_model_dir,
+        name=cfg.base_model,
+        revision=cfg.revision_of_model,
+        adapter=cfg.lora_model_dir,
         dtype=dtype if dtype in dtypes else "float32",
         attn_implementation=_attention(cfg),
-        trust_remote_code=trust,
+        trust_remote_code=bool(cfg.trust_remote_code),
         tokenizer=lambda: load_tokenizer(cfg),
         local_rank=int(cfg.local_rank or 0),
         seed=int(cfg.seed),
-        quantization=_quantization(cfg, settings),
+        quantization="4bit" if cfg.load_in_4bit else in_eight,
     )
 
 
-def _quantization(cfg: Any, settings: DonodConfig) -> str:
-    chosen = settings.scoring.quantization
-    if chosen != "auto":
-        return chosen
-    if cfg.load_in_4bit or cfg.load_in_8bit:
-        return "4bit" if cfg.load_in_4bit else "8bit"
-    return "none"
+def _scoring_model(cfg: Any, settings: DonodConfig) -> ScoringModel:
+    model, scoring = starting_model(cfg), settings.scoring
+    if scoring.dtype != "auto":
+        model = replace(model, dtype=scoring.dtype)
+    if scoring.quantization != "auto":
+        model = replace(model, quantization=scoring.quantization)
+    other = scoring.base_model
+    if other is None:
+        return model
+    trust = model.trust_remote_code
+    refuse_other_tokenizer(other, load_tokenizer(cfg), trust_remote_code=trust)
+    return replace(model, name=other, revision=None, adapter=None)
 
 
 def _attention(cfg: Any) -> str:

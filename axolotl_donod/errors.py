@@ -23,3 +23,15 @@ class AuditError(DonodError):
 
 class StageError(DonodError):
     """A stage of the chain that cannot start, finish or hand over."""
+
+
+class JudgeError(DonodError):
+    """A judge that cannot go on, or fails for more rows than the user allows."""
+
+
+class SamplingError(DonodError):
+    """Answers that cannot be sampled; those that were stay stored."""
+
+
+class EvaluationError(DonodError):
+    """Tasks that cannot be found, loaded or judged."""

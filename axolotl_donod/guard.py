@@ -12,7 +12,7 @@ from typing import Any
 
 from axolotl_donod.errors import ConfigError
 
-SECTIONS = ("donod", "aw_dpo", "alignment")
+SECTIONS = ("donod", "aw_dpo", "alignment", "cot_sft")
 PLUGIN_LINE = "plugins: [axolotl_donod.DonodPlugin]"
 _WATCHED = frozenset({"AxolotlInputConfig", "AxolotlConfigWCapabilities"})
 

@@ -19,6 +19,7 @@ import yaml
 
 from axolotl_donod.errors import ConfigError, StageError
 from axolotl_donod.files import file_hash, write_json, write_text
+from axolotl_donod.preference.pairs_config import PairsConfig
 
 MARKER = "complete.json"
 STARTED = "started.json"
@@ -43,6 +44,7 @@ _FREE = frozenset(
         "dataset_prepared_path",
     }
     | {"auto_resume_from_checkpoints", "resume_from_checkpoint", "save_total_limit"}
+    | {"evaluation"}
 )
 
 
@@ -119,6 +121,9 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
         if key not in _FREE and not key.startswith(_FREE_PREFIXES)
     }
     as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    pairs = (config.get("donod_stage") or {}).get("pairs")
+    if pairs:
+        as_json["alignment.pairs"] = PairsConfig.model_validate(pairs).identity()
     entries = [*(config.get("datasets") or []), *(config.get("test_datasets") or [])]
     paths = sorted({str(entry.get("path")) for entry in entries})
     as_json["data_hashes"] = {p: file_hash(Path(p)) for p in paths if Path(p).is_file()}

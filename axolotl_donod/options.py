@@ -6,8 +6,8 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -15,13 +15,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from axolotl_donod.config import AlignmentConfig, AwDpoConfig
+from axolotl_donod.cot_sft_config import CotSftConfig
 from axolotl_donod.donod_config import DonodConfig
+from axolotl_donod.evaluation.eval_config import EvaluationConfig
+from axolotl_donod.preference.pairs_config import PairsConfig
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "donod": DonodConfig,
     "aw_dpo": AwDpoConfig,
     "alignment": AlignmentConfig,
+    "pairs": PairsConfig,
+    "cot_sft": CotSftConfig,
+    "evaluation": EvaluationConfig,
 }
+_PLACES = {"pairs": "alignment.pairs"}
 _HEAD = "| Key | Values | Default | Meaning |\n|---|---|---|---|"
 _BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _KINDS = {
@@ -31,6 +38,7 @@ _KINDS = {
     str: "text",
     list: "list",
     dict: "mapping",
+    Path: "path",
 }
 _MARKED = re.compile(
     r"(<!-- options: (?P<section>\w+) -->\n).*?(<!-- /options -->)", re.DOTALL
@@ -39,7 +47,8 @@ _MARKED = re.compile(
 
 def option_table(section: str) -> str:
     """Return the Markdown table of every key of a section, nested ones dotted."""
-    rows = [_HEAD, *_rows(SECTIONS[section], section)]
+    place = _PLACES.get(section, section)
+    rows = [_HEAD, *_rows(SECTIONS[section], place)]
     return "\n".join(rows) + "\n"
 
 
@@ -68,20 +77,26 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 def _values(field: FieldInfo) -> str:
     if _section(field.annotation):
         return "section"
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(field.annotation))
-    options = get_args(field.annotation)
-    if not options or get_origin(field.annotation) in (dict, list):
-        options = (field.annotation,)
-    kind = next(option for option in options if option is not NoneType)
-    name = _KINDS[get_origin(kind) or kind]
     bounds = [
         f"{sign} {getattr(item, bound)}"
         for item in field.metadata
         for bound, sign in _BOUNDS.items()
         if hasattr(item, bound)
     ]
-    return " ".join([name, *bounds])
+    return " ".join([", ".join(_kinds(field.annotation)), *bounds])
+
+
+def _kinds(annotation: Any) -> list[str]:
+    """Name the kinds of values that an annotation takes, those of a union in turn."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return [f"`{value}`" for value in get_args(annotation)]
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        options = [one for one in get_args(annotation) if one is not NoneType]
+        return [kind for option in options for kind in _kinds(option)]
+    return [_KINDS[origin or annotation]]
 
 
 def _default(field: FieldInfo) -> str:
@@ -89,6 +104,8 @@ def _default(field: FieldInfo) -> str:
         return "`{}`"
     if field.default is None or field.default is PydanticUndefined:
         return "unset"
+    if field.default == "":
+        return "empty"
     text = field.default
     return f"`{str(text).lower() if isinstance(text, bool) else text}`"
 

@@ -27,7 +27,9 @@ from axolotl_donod.aw_dpo.args import (
 )
 from axolotl_donod.checks import check_overrides, naming_the_section, read_sections
 from axolotl_donod.config import DEFAULT_SEED, SFT, StageInfo
+from axolotl_donod.judges.build import build_judge
 from axolotl_donod.markers import plain
+from axolotl_donod.preference.pairs_config import PairsConfig
 
 
 class DonodPlugin(BasePlugin):  # type: ignore[misc]
@@ -53,7 +55,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         if cfg.get("debug"):
             self._preview = int(cfg.get("debug_num_examples") or 1)
         if sections.alignment is not None:
-            self._alignment = _checked_alignment(cfg)
+            self._alignment = _checked_alignment(cfg, sections.alignment.pairs)
             self._chain = plain(cfg)
             entry = stages.enter(cfg)
             self._complete = entry.complete
@@ -83,19 +85,35 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
             return None
         from axolotl_donod import datasets
 
+        cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
+        _keep_cpu_ranks_on_cpu(cfg)
+        if _samples_pairs(cfg) and not self._complete:
+            self._make_pairs(cfg)
         if self._chain is not None and not preprocess:
             stages.begin(self._chain)
             if self._complete:
                 self._stop_because_complete(cfg)
-        cfg.seed = cfg.seed if cfg.seed is not None else DEFAULT_SEED
-        _keep_cpu_ranks_on_cpu(cfg)
         if preprocess and self._alignment is not None and not self._complete:
-            datasets.check_pairs(self._alignment, preview=self._preview)
+            # Before SFT there is nothing yet to sample pairs from.
+            if _samples_pairs(cfg) or not self._alignment.donod_stage.pairs:
+                datasets.check_pairs(self._alignment, preview=self._preview)
         if cfg.donod:
             return datasets.load_pruned(cfg)
         if cfg.aw_dpo:
             return datasets.load_pairs(cfg, preview=self._preview)
+        if cfg.cot_sft:
+            return datasets.load_mixed(cfg)
         return None
+
+    def _make_pairs(self, cfg: Any) -> None:
+        """Sample and judge the pairs of the stage, every rank its share."""
+        from axolotl_donod.pair_task import pairs_task
+        from axolotl_donod.preference.build import make_pairs
+        from axolotl_donod.pruning.engine import Ranks
+
+        if self._chain is not None:
+            stages.refuse_other_sft(self._chain)
+        make_pairs(pairs_task(cfg), Ranks.from_environment())
 
     def pre_model_load(self, cfg: Any) -> None:
         """Seed what Axolotl leaves to chance: a LoRA's start, new embedding rows.
@@ -158,10 +176,15 @@ class _StageWatch(TrainerCallback):  # type: ignore[misc]
 
 
 def _has_sections(cfg: Any) -> bool:
-    return bool(cfg.donod or cfg.aw_dpo or cfg.donod_stage)
+    return bool(cfg.donod or cfg.aw_dpo or cfg.donod_stage or cfg.cot_sft)
 
 
-def _checked_alignment(cfg: Any) -> Any:
+def _samples_pairs(cfg: Any) -> bool:
+    """Whether the run is an alignment stage whose pairs are made."""
+    return bool(cfg.donod_stage and cfg.donod_stage.pairs)
+
+
+def _checked_alignment(cfg: Any, pairs: PairsConfig | None) -> Any:
     """Return the second stage's config, starting from the first one's base model.
 
     Axolotl's own schema validates it before the first stage runs.
@@ -176,6 +199,9 @@ def _checked_alignment(cfg: Any) -> Any:
     stage = stages.alignment_config(cfg, cfg["base_model"])
     if stage.get("aw_dpo"):
         refuse_unsupported(stage)
+    if pairs is not None and not cfg.get("inference"):
+        # Else a judge that cannot work would show when SFT is done.
+        build_judge(pairs.judge, "alignment.pairs.judge")
     capabilities, env_capabilities = gpu_capabilities()
     with naming_the_section():
         return validate_config(

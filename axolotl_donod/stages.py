@@ -25,8 +25,10 @@ from axolotl_donod.markers import (
     wait_until_complete,
 )
 from axolotl_donod.merge import trained_model
+from axolotl_donod.preference.pairs_config import PAIRS_FILE, PAIRS_FOLDER
 
 LOG_HISTORY = "log_history.json"
+_PAIRS_DATASET = {"split": "train", "type": "axolotl_donod.cot_pairs"}
 
 # What describes the SFT data, its packing or its starting point, and would be wrong
 # for a second stage that starts from the SFT model.
@@ -36,7 +38,7 @@ _SFT_ONLY = (
     "sample_packing_sequentially multipack_real_batches pad_to_sequence_len "
     "group_by_length train_on_inputs total_num_tokens total_supervised_tokens "
     "lora_model_dir base_model_config tokenizer_config revision_of_model "
-    "resume_from_checkpoint donod alignment"
+    "resume_from_checkpoint donod cot_sft alignment"
 ).split()
 
 
@@ -66,7 +68,19 @@ def alignment_config(raw: Mapping[str, Any], base_model: str) -> dict[str, Any]:
     config |= {"rl": alignment.rl, "base_model": base_model} | alignment.overrides
     if alignment.aw_dpo is not None:
         config["aw_dpo"] = alignment.aw_dpo.model_dump()
-    return _placed({k: v for k, v in config.items() if v is not None}, raw, ALIGNMENT)
+    if alignment.pairs is not None:
+        path = pairs_folder(raw) / PAIRS_FILE
+        config["datasets"] = [{"path": str(path), **_PAIRS_DATASET}]
+    kept = {k: v for k, v in config.items() if v is not None}
+    placed = _placed(kept, raw, ALIGNMENT)
+    if alignment.pairs is not None:
+        placed["donod_stage"]["pairs"] = alignment.pairs.model_dump(mode="json")
+    return placed
+
+
+def pairs_folder(raw: Mapping[str, Any]) -> Path:
+    """Return where the pairs of a chain lie, beside its stages."""
+    return Path(raw["output_dir"]) / PAIRS_FOLDER
 
 
 def _placed(
@@ -99,6 +113,30 @@ def enter(raw: Mapping[str, Any]) -> Entry:
             return Entry(sft, complete=False)
         alignment = alignment_config(raw, str(trained_model(sft)))
         return Entry(alignment, complete=is_finished(alignment))
+
+
+def model_to_align(raw: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the model that the second stage would start from now, and what it is.
+
+    Raises:
+        ConfigError: The SFT stage has finished with another configuration.
+        StageError: Merging the SFT adapter failed.
+    """
+    sft = sft_config(raw)
+    if not is_finished(sft):
+        return str(raw["base_model"]), "base_model, since no SFT stage has finished"
+    with _locked(raw):
+        refuse_another(sft)
+        return str(trained_model(sft)), "the finished SFT stage's model"
+
+
+def refuse_other_sft(raw: Mapping[str, Any]) -> None:
+    """Check that the finished SFT stage is the one that a chain's config asks for.
+
+    Raises:
+        ConfigError: It has finished with another configuration.
+    """
+    refuse_another(sft_config(raw))
 
 
 def begin(raw: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from axolotl_donod.config import ALIGNMENT, SFT
 from axolotl_donod.errors import DataError
 from axolotl_donod.files import write_text
 from axolotl_donod.markers import MARKER, recorded
+from axolotl_donod.preference.pairs_config import PAIRS_FILE, PAIRS_FOLDER
 from axolotl_donod.pruning.table import read_manifest, read_scores
 from axolotl_donod.stages import LOG_HISTORY
 
@@ -41,6 +42,7 @@ def summarize(root: Path, planted: Path | None = None) -> str:
     parts = [
         _pruning(root, planted),
         _sft(root / SFT),
+        _pairs(root / PAIRS_FOLDER),
         _alignment(root / ALIGNMENT),
         _places(root),
     ]
@@ -120,6 +122,21 @@ def _sft(folder: Path) -> list[str]:
     ]
 
 
+def _pairs(folder: Path) -> list[str]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return []
+    manifest = json.loads(path.read_text("utf-8"))
+    steps = {step["name"]: step["count"] for step in manifest["funnel"]["steps"]}
+    kinds = manifest["funnel"]["pairs_by_kind"]
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return [
+        f"- Pairs: {manifest['pairs']} ({found}) from {steps['prompts read']} prompts; "
+        f"{steps['answers usable']} of {steps['answers sampled']} answers usable, "
+        f"judged by {manifest['judge']}"
+    ]
+
+
 def _alignment(folder: Path) -> list[str]:
     log = _log(folder)
     prefix = "eval_" if _series(log, "eval_rewards/margins") else ""
@@ -157,6 +174,8 @@ def _places(root: Path) -> list[str]:
         merged = root / SFT / "merged"
         model = merged if merged.is_dir() else root / SFT
         lines.append(f"- SFT model: `{model}`")
+    if (root / PAIRS_FOLDER / PAIRS_FILE).is_file():
+        lines.append(f"- Pairs and their funnel: `{root / PAIRS_FOLDER}`")
     if (root / "donod" / "scores.parquet").is_file():
         lines.append(f"- Score of every row: `{root / 'donod' / 'scores.parquet'}`")
     if lines:

@@ -16,6 +16,8 @@ FILES = (
     "sft_heldout.jsonl",
     "pairs_train.jsonl",
     "pairs_heldout.jsonl",
+    "sft_reasoning.jsonl",
+    "prompts.jsonl",
 )
 SUM = re.compile(r"(\d+(?: [-+*/] \d+)+) = \$?(\d+)")
 SCORES = [
@@ -142,7 +144,7 @@ def test_planted_rows_differ_from_their_clean_origin():
 def test_no_prompt_and_no_answer_occurs_twice():
     pairs = [turns(row) for name in FILES[:2] for row in rows(name)]
     prompts = [question for question, _ in pairs]
-    prompts += [row["prompt"] for name in FILES[2:] for row in rows(name)]
+    prompts += [row["prompt"] for name in FILES[2:4] for row in rows(name)]
     assert len(prompts) == 300 + 40 + 200 + 30
     assert len(set(prompts)) == len(prompts)
     assert len({answer for _, answer in pairs}) == 340
@@ -155,7 +157,7 @@ def test_word_problems_come_from_many_families():
     assert sum(counts.values()) == 240 and min(counts.values()) >= 6
 
 
-@pytest.mark.parametrize("name", FILES[2:])
+@pytest.mark.parametrize("name", FILES[2:4])
 def test_pairs_have_both_segments_and_scores_in_range(name):
     for row in rows(name):
         assert list(row) == ["id", "prompt", "chosen", "rejected", *SCORES, "judge"]
@@ -207,6 +209,26 @@ def test_held_out_topics_are_not_trained_on():
     assert not any(pair.rejected.split("</think>")[1] in seen for pair in held)
 
 
+def test_reasoning_rows_are_the_clean_safety_rows_in_parts():
+    data = build_demo_data()
+    clean = [
+        (row.question, row.answer)
+        for row in data.sft_train
+        if row.planted is None and row.family.startswith("safety")
+    ]
+    assert clean == [
+        (row["question"], f"<think>{row['reasoning']}</think>{row['answer']}")
+        for row in rows("sft_reasoning.jsonl")
+    ]
+
+
+def test_prompts_are_those_of_the_training_pairs_and_not_of_the_held_out_ones():
+    pairs = [pair["prompt"] for pair in rows("pairs_train.jsonl")]
+    assert [row["prompt"] for row in rows("prompts.jsonl")] == pairs
+    held = {pair["prompt"] for pair in rows("pairs_heldout.jsonl")}
+    assert not held & set(pairs)
+
+
 def test_readme_counts_are_those_of_the_files():
     text = (DATA / "README.md").read_text("utf-8")
     found = {
@@ -229,5 +251,7 @@ def test_readme_counts_are_those_of_the_files():
         ("pairs_heldout.jsonl", data.pairs_heldout),
     ):
         counts.update((file, pair.kind) for pair in pairs)
+    counts.update(("prompts.jsonl", row["kind"]) for row in rows("prompts.jsonl"))
+    counts["sft_reasoning.jsonl", "safety"] = len(rows("sft_reasoning.jsonl"))
     assert found == dict(counts)
     assert all((DATA / file).is_file() for file, _ in found)

@@ -35,7 +35,7 @@ GPU = {
 TORCH = {"torch_version": "2.9.0"}
 KEY_ORDER = """
 base_model plugins chat_template special_tokens datasets test_datasets
-dataset_prepared_path dataset_num_proc val_set_size donod rl aw_dpo output_dir
+dataset_prepared_path dataset_num_proc val_set_size donod cot_sft rl aw_dpo output_dir
 sequence_len sample_packing pad_to_sequence_len adapter load_in_4bit lora_r lora_alpha
 lora_dropout lora_target_linear lora_mlp_kernel lora_qkv_kernel lora_o_kernel
 micro_batch_size gradient_accumulation_steps num_epochs learning_rate lr_scheduler
@@ -43,8 +43,8 @@ warmup_ratio optimizer seed bf16 fp16 tf32 attn_implementation gradient_checkpoi
 eval_strategy save_steps logging_steps alignment
 """.split()
 SECTION_ORDER = """
-rl datasets test_datasets micro_batch_size gradient_accumulation_steps learning_rate
-num_epochs aw_dpo
+rl datasets pairs test_datasets micro_batch_size gradient_accumulation_steps
+learning_rate num_epochs aw_dpo
 """.split()
 
 

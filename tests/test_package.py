@@ -14,9 +14,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # before it. A name that ends in a dot is a folder whose modules may import one another.
 ORDER = """
 errors files think
-donod_parts donod_config config guard checks options
+donod_parts chat_options
+judges.judge judges.config
+preference.sampling_config preference.pairs_config
+evaluation.attacks.attack evaluation.task_settings evaluation.eval_config
+donod_config cot_sft_config config guard checks options
 hookspecs
-judges.judge evaluation.attacks.attack
 pruning.scores
 pruning.audit.corruptions
 registry
@@ -45,14 +48,35 @@ aw_dpo.rows aw_dpo.metrics
 aw_dpo.layout aw_dpo.logps aw_dpo.forward aw_dpo.columns aw_dpo.scorer
 aw_dpo.objective aw_dpo.truncation aw_dpo.report aw_dpo.preview
 aw_dpo.trainer
+cot_sft_rows cot_sft cot_sft_mix
+workers chat
+judges.texts judges.replies judges.rules judges.panel judges.cache judges.classifier
+judges.guard_presets judges.guard_options judges.guard
+judges.openai_prompt judges.openai judges.builtin judges.build
+preference.
+evaluation.attacks.
+evaluation.pack evaluation.prompt_files evaluation.samples evaluation.sources
+evaluation.sorry_bench evaluation.styles evaluation.style_writer
+evaluation.prompt_tasks evaluation.views evaluation.task_metrics
+evaluation.gsm8k_think evaluation.stock_data
 markers merge stages
+evaluation.responses evaluation.resumable evaluation.backend evaluation.hub_errors
+evaluation.task_names evaluation.rows evaluation.run_info evaluation.targets
+evaluation.runner evaluation.judging
+evaluation.bounds evaluation.statistics evaluation.agreement evaluation.columns
+evaluation.tables evaluation.pairing evaluation.cautions evaluation.comparison
+evaluation.report.
 summary
-sources datasets
+sources datasets pair_task
 plugin
-cli
+cli_errors cli_styles cli_eval cli
 demo.
 """.split()
-FOLDERS = {"pruning.audit", "pruning.scoring", "pruning.report"}
+FOLDERS = {
+    *("pruning", "pruning.audit", "pruning.scoring", "pruning.report"),
+    *("aw_dpo", "judges", "preference", "demo"),
+    *("evaluation", "evaluation.attacks", "evaluation.report"),
+}
 HEAVY = ("torch", "transformers", "axolotl", "trl", "peft", "datasets", "numpy")
 
 
@@ -92,7 +116,7 @@ def imports(path: Path) -> set[str]:
         else:
             continue
         found |= {n.removeprefix("axolotl_donod.") for n in full if ours(n)} & known
-    return found - {"", "pruning", "aw_dpo", "demo"} - FOLDERS
+    return found - {""} - FOLDERS
 
 
 def ours(name: str) -> bool:

@@ -23,6 +23,7 @@ from axolotl_donod.demo.safety import (
     reply,
 )
 from axolotl_donod.demo.word_problems import make_problems
+from axolotl_donod.think import split_response
 
 SEED = 42
 # Training and held-out counts of word problems, refusals and harmless questions.
@@ -170,7 +171,7 @@ def _pairs(
 
 
 def write_demo_data(folder: Path, seed: int = SEED) -> None:
-    """Write the five data files into `folder`, which is made if it is missing."""
+    """Write the data files into `folder`, which is made if it is missing."""
     data = build_demo_data(seed)
     folder.mkdir(parents=True, exist_ok=True)
     _write_lines(folder / "sft_train.jsonl", _chat("sft", data.sft_train))
@@ -179,6 +180,8 @@ def write_demo_data(folder: Path, seed: int = SEED) -> None:
     _write_lines(
         folder / "pairs_heldout.jsonl", _preference("pair-held", data.pairs_heldout)
     )
+    _write_lines(folder / "sft_reasoning.jsonl", _reasoning(data.sft_train))
+    _write_lines(folder / "prompts.jsonl", _prompts(data.pairs_train))
     planted = [
         {"id": _name("sft", i), "row": i, "kind": row.planted}
         for i, row in enumerate(data.sft_train)
@@ -199,6 +202,22 @@ def _chat(prefix: str, rows: list[SftRow]) -> Iterable[dict[str, Any]]:
             {"role": "assistant", "content": row.answer},
         ]
         yield {"id": _name(prefix, i), "messages": messages}
+
+
+def _reasoning(rows: list[SftRow]) -> Iterable[dict[str, Any]]:
+    """The safety rows that were not spoiled, a column for each part."""
+    for i, row in enumerate(rows):
+        if row.planted is None and row.family.startswith("safety"):
+            reasoning, answer = split_response(row.answer)
+            parts = {"reasoning": reasoning, "answer": answer}
+            yield {"id": _name("sft", i), "question": row.question, **parts}
+
+
+def _prompts(pairs: list[Pair]) -> Iterable[dict[str, Any]]:
+    """The prompts of pairs, to sample other pairs for."""
+    for i, pair in enumerate(pairs):
+        kind = "benign" if pair.kind == "over_refusal" else "harmful"
+        yield {"id": _name("prompt", i), "prompt": pair.prompt, "kind": kind}
 
 
 def _preference(prefix: str, pairs: list[Pair]) -> Iterable[dict[str, Any]]:

@@ -3,7 +3,8 @@
 Knows nothing of any judge, of files or of the network.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +32,11 @@ class JudgeItem:
         """Split a response into its parts, as `split_response` does."""
         return cls(prompt, response, *split_response(response))
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to judge."""
+        return not self.reasoning and not self.answer
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -48,6 +54,14 @@ class Verdict:
     reason: str = ""
     failure: str | None = None
 
+    @classmethod
+    def of_parts(
+        cls, judge: str, scores: Mapping[str, float | None], reason: str = ""
+    ) -> "Verdict":
+        """Make a verdict of scores by part; a part that is missing is None."""
+        full, reasoning, answer = (scores.get(part) for part in PARTS)
+        return cls(judge, full, reasoning, answer, reason)
+
 
 class Judge(Protocol):
     """Judges responses. `id` changes whenever the same item may get another verdict."""
@@ -62,6 +76,39 @@ class Judge(Protocol):
         A failure of one item is a verdict with `failure`; only what makes every
         further item fail too is raised.
         """
+
+
+class UnorderedJudge(ABC):
+    """A judge whose verdicts come in another order than its items.
+
+    Batches sorted by length and concurrent requests do; what is there first can so be
+    stored first.
+    """
+
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """As in `Judge`."""
+
+    @abstractmethod
+    def judge_unordered(
+        self, items: Sequence[JudgeItem]
+    ) -> Iterator[tuple[int, Verdict]]:
+        """Give each verdict as it comes, after the position of its item."""
+
+    def judge(self, items: Sequence[JudgeItem]) -> Iterator[Verdict]:
+        """Give one verdict per item, in order."""
+        early: dict[int, Verdict] = {}
+        following = 0
+        for position, verdict in self.judge_unordered(items):
+            early[position] = verdict
+            while following in early:
+                yield early.pop(following)
+                following += 1
+
+    def spent(self) -> str:
+        """What judging has cost so far, for the progress bar; empty where nothing."""
+        return ""
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,11 @@ class ScoringModel:
         digest = hashlib.blake2b(digest_size=16)
         parts = (self.dtype, self.seed, len(self.tokenizer()), self.quantization)
         digest.update("|".join(map(str, parts)).encode())
-        digest.update(f"|{_identity(self.name, 'config.json', self.revision)}".encode())
+        digest.update(
+            f"|{weights_identity(self.name, 'config.json', self.revision)}".encode()
+        )
         if self.adapter:
-            adapter = _identity(self.adapter, "adapter_config.json", None)
+            adapter = weights_identity(self.adapter, "adapter_config.json", None)
             digest.update(f"|{adapter}".encode())
         return digest.hexdigest()
 
@@ -146,7 +148,8 @@ def refuse_other_tokenizer(
             )
 
 
-def _identity(name: str, config_file: str, revision: str | None) -> str:
+def weights_identity(name: str, config_file: str, revision: str | None) -> str:
+    """Return what names the weights of a model: a hash, or the commit at the hub."""
     folder = Path(name)
     if not folder.is_dir():
         from transformers.utils.hub import cached_file, extract_commit_hash

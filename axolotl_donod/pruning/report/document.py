@@ -44,11 +44,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG picture, its file name and what it shows."""
+    """A PNG picture, its file name and what it shows.
+
+    `least_width` is the width in pixels below which a page scrolls it instead of
+    making it smaller still, 0 for none.
+    """
 
     name: str
     png: bytes
     caption: str
+    least_width: int = 0
     kind: ClassVar[str] = "picture"
 
     @property

@@ -1,0 +1,256 @@
+"""Chat completions over HTTP: takes messages, gives replies, whatever the server does.
+
+Waits, tries again and counts; knows nothing of what is asked. Keys go into the
+request's header and nowhere else.
+"""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from axolotl_donod.chat_options import ChatOptions
+from axolotl_donod.errors import DonodError
+
+if TYPE_CHECKING:
+    import httpx
+
+_BUSY = (408, 409, 425, 429)
+# What no further request would change.
+_HOPELESS = (401, 403, 404, 405)
+_MAX_BACKOFF_SECONDS = 60.0
+_SHOWN = 300
+
+
+class ChatFailure(DonodError):
+    """One request that failed; others may not.
+
+    `refused` says that the server took it for a bad request.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class ChatStopped(DonodError):
+    """A server that no further request will get an answer from."""
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of one request: an answer, or a cause to try again.
+
+    `wait` is for how many seconds the server asked, `reached` whether it is there.
+    """
+
+    answer: Any = None
+    cause: str = ""
+    wait: float = 0.0
+    reached: bool = True
+
+
+@dataclass
+class Spent:
+    """Requests sent so far, and the tokens that the server says it counted."""
+
+    requests: int = 0
+    read: int = 0
+    written: int = 0
+
+
+class ChatClient:
+    """A server, for any number of threads."""
+
+    def __init__(self, options: ChatOptions) -> None:
+        """Open no connection yet.
+
+        Raises:
+            ConfigError: The key is configured and not in the environment.
+        """
+        import httpx
+
+        self._options = options
+        self._key = options.key()
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._http = httpx.Client(
+            headers=headers,
+            timeout=options.timeout_seconds,
+            limits=httpx.Limits(max_connections=options.concurrency),
+        )
+        self._pace = _Pace(options.requests_per_minute)
+        self._lock = threading.Lock()
+        self.stop = threading.Event()
+        self.spent = Spent()
+
+    def close(self) -> None:
+        """End what is waiting, and close the connections."""
+        self.stop.set()
+        self._http.close()
+
+    def complete(self, messages: Sequence[Mapping[str, str]], **body: Any) -> str:
+        """Ask for one reply, and give its text; takes and raises what `ask` does."""
+        answer = self.ask(messages, **body)
+        try:
+            content = answer["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ChatFailure(
+                f"the server's answer has no choices[0].message.content: "
+                f"{self._shown(json.dumps(answer))}"
+            ) from error
+        return self.masked(content) if isinstance(content, str) else ""
+
+    def ask(self, messages: Sequence[Mapping[str, Any]], **body: Any) -> Any:
+        """Ask for one reply, and give the whole answer as the server sends it.
+
+        Args:
+            messages: The conversation, as `role` and `content`.
+            **body: Other keys of the request; `extra_body` of the options goes over
+                them, and None takes a key out.
+
+        Raises:
+            ChatFailure: The request failed for good.
+            ChatStopped: So will every other.
+        """
+        whole = {"model": self._options.model, "messages": list(messages), **body}
+        whole |= self._options.extra_body
+        sent = {key: value for key, value in whole.items() if value is not None}
+        return self._send(json.dumps(sent).encode())
+
+    def masked(self, text: str) -> str:
+        """A text of the server's without the key."""
+        return text.replace(self._key, "***") if self._key else text
+
+    def _send(self, content: bytes) -> Any:
+        last = _Attempt()
+        for number in range(self._options.max_attempts):
+            if number:
+                self.stop.wait(max(self._backoff(number), last.wait))
+            self._pace.wait(self.stop)
+            if self.stop.is_set():
+                raise ChatStopped("stopped before an answer came")
+            last = self._attempt(content)
+            if last.answer is not None:
+                return last.answer
+        tries = f"in {self._options.max_attempts} attempts"
+        if not last.reached:
+            self._stop(f"cannot be reached {tries}: {last.cause}")
+        raise ChatFailure(f"no answer {tries}; the last: {last.cause}")
+
+    def _attempt(self, content: bytes) -> _Attempt:
+        import httpx
+
+        with self._lock:
+            self.spent.requests += 1
+        try:
+            response = self._http.post(
+                f"{self._options.base_url}/chat/completions", content=content
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            return _Attempt(cause=self._shown(str(error)), reached=False)
+        except httpx.TimeoutException:
+            return _Attempt(cause=f"silence of {self._options.timeout_seconds:g} s")
+        except httpx.TransportError as error:
+            cause = f"{type(error).__name__}: {self._shown(str(error))}"
+            return _Attempt(cause=cause)
+        return self._read(response)
+
+    def _read(self, response: "httpx.Response") -> _Attempt:
+        status = response.status_code
+        cause = f"HTTP {status}: {self._shown(response.text)}"
+        if status in _BUSY or status >= 500:
+            return _Attempt(cause=cause, wait=self._asked_to_wait(response))
+        if status in _HOPELESS:
+            self._stop(f"refuses every request: {cause}; mend base_url, model or key")
+        if not response.is_success:
+            raise ChatFailure(cause, refused=True)
+        try:
+            answer = response.json()
+        except ValueError:
+            return _Attempt(cause=f"no JSON: {self._shown(response.text)}")
+        self._count(answer)
+        return _Attempt(answer)
+
+    def _count(self, answer: Any) -> None:
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        if not isinstance(usage, dict):
+            return
+        with self._lock:
+            self.spent.read += int(usage.get("prompt_tokens") or 0)
+            self.spent.written += int(usage.get("completion_tokens") or 0)
+
+    def _asked_to_wait(self, response: "httpx.Response") -> float:
+        """Seconds that Retry-After names; all threads wait for them."""
+        seconds = _retry_after(response.headers.get("Retry-After", ""))
+        if seconds is None:
+            return 0.0
+        if seconds > self._options.patience_seconds:
+            self._stop(
+                f"asks to wait for {seconds:.0f} s, more than patience_seconds="
+                f"{self._options.patience_seconds:g}; run again later"
+            )
+        self._pace.pause(seconds)
+        return seconds
+
+    def _backoff(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row, with jitter."""
+        longest = self._options.backoff_seconds * 2.0 ** (failures - 1)
+        jitter: float = random.uniform(0.5, 1.0)
+        return min(longest, _MAX_BACKOFF_SECONDS) * jitter
+
+    def _stop(self, why: str) -> NoReturn:
+        raise ChatStopped(f"the server at {self._options.base_url} {why}")
+
+    def _shown(self, text: str) -> str:
+        """A server's words for a message: short, and without the key."""
+        text = " ".join(text.split())
+        if self._key:
+            text = text.replace(self._key, "***")
+        return text[:_SHOWN]
+
+    def bill(self) -> str:
+        """What was spent so far, in a few words."""
+        spent = self.spent
+        cost = self._options.cost(spent.read, spent.written)
+        tokens = f"{spent.requests} requests, {spent.read + spent.written} tokens"
+        return tokens if cost is None else f"{tokens}, cost {cost:.4f}"
+
+
+class _Pace:
+    """When the next request may go out, for all threads of a client."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._gap = 60.0 / per_minute if per_minute else 0.0
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, stop: threading.Event) -> None:
+        """Take the next free moment and wait for it."""
+        with self._lock:
+            mine = max(time.monotonic(), self._next)
+            self._next = mine + self._gap
+        stop.wait(max(mine - time.monotonic(), 0.0))
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing out for so long."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds of a Retry-After header, which has a number or a date."""
+    with suppress(ValueError):
+        return max(float(value), 0.0)
+    with suppress(ValueError, TypeError):
+        date = parsedate_to_datetime(value)
+        zone = date.tzinfo or UTC
+        return max((date - datetime.now(zone)).total_seconds(), 0.0)
+    return None

@@ -1,0 +1,225 @@
+"""The commands `axolotl donod eval`, `judge` and `tasks-path`."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+from click import Path as Given
+
+from axolotl_donod.checks import read_raw, read_sections
+from axolotl_donod.cli_errors import log_to_terminal, plain_errors
+from axolotl_donod.errors import ConfigError
+from axolotl_donod.evaluation.eval_config import BASE_LABEL, EvaluationConfig
+from axolotl_donod.judges.config import JudgeConfig, failure_share
+
+if TYPE_CHECKING:
+    from axolotl_donod.evaluation.backend import EvalModel
+
+_DEFAULT_FOLDER = "evaluation"
+_REPORT = "comparison"
+_KEY = "evaluation.judge"
+
+
+@click.command("eval")
+@click.argument("config", type=Given(exists=True, path_type=Path))
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="Folder or name instead of "
+    "CONFIG's model; NAME=MODEL gives it a name. Repeat for more.",
+)
+@click.option("--base", is_flag=True, help="Evaluate CONFIG's base_model too.")
+@click.option("--tasks", help="Tasks and groups, with commas between.")
+@click.option("--limit", type=click.IntRange(min=1), help="First rows of each task.")
+@click.option("--output", type=Given(path_type=Path), help="Folder of the runs.")
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Evaluate nothing; report on the "
+    "finished RUNs, each a folder or the name of a model.",
+)
+def evaluate(
+    config: Path,
+    runs: tuple[str, ...],
+    models: tuple[str, ...],
+    base: bool,
+    tasks: str | None,
+    limit: int | None,
+    output: Path | None,
+    compare: bool,
+) -> None:
+    """Evaluate the model that CONFIG has trained, or compare finished runs.
+
+    With --compare the RUNs are compared, all of CONFIG's where none is named; a folder
+    of a run may stand in CONFIG's place.
+    """
+    log_to_terminal()
+    with plain_errors():
+        if compare:
+            _compare(config, runs, output)
+            return
+        if runs:
+            raise ConfigError(
+                f"{' '.join(runs)}: folders of runs are compared with --compare; name "
+                "models with --model"
+            )
+        raw = _raw(config)
+        settings = _settings(raw, tasks, limit)
+        folder = output or _output_dir(raw, settings)
+        for target in _targets(raw, settings, models, base):
+            _evaluate_one(target, settings, folder)
+
+
+@click.command()
+@click.argument("run_dir", type=Given(exists=True, file_okay=False, path_type=Path))
+@click.option("--judge", "name", help="Name of a judge; see `evaluation.judge`.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Setting of the judge, its value as in YAML. Repeat for more.",
+)
+@click.option(
+    "--config",
+    type=Given(exists=True, dir_okay=False, path_type=Path),
+    help="Take the judge from `evaluation.judge` of this config.",
+)
+def judge(
+    run_dir: Path, name: str | None, options: tuple[str, ...], config: Path | None
+) -> None:
+    """Judge the replies of the finished run in RUN_DIR anew."""
+    log_to_terminal()
+    with plain_errors():
+        if (name is None) == (config is None):
+            raise ConfigError("give the judge by --judge NAME or by --config CONFIG")
+        if config is not None:
+            _judge(run_dir, _settings(read_raw(config), None, None).judge, _KEY)
+        else:
+            given = {"name": name, **dict(map(_option, options))}
+            _judge(run_dir, JudgeConfig.model_validate(given), "--option")
+
+
+@click.command("tasks-path")
+def show_tasks_path() -> None:
+    """Print the folder of the task pack, for lm-eval's --include_path."""
+    from axolotl_donod.evaluation.pack import pack_path
+
+    with plain_errors():
+        click.echo(pack_path())
+
+
+def _settings(
+    raw: Mapping[str, Any], tasks: str | None, limit: int | None
+) -> EvaluationConfig:
+    """Section `evaluation` of a raw config, with what the command line changes."""
+    settings = read_sections(raw).evaluation or EvaluationConfig()
+    changes: dict[str, Any] = {}
+    if tasks is not None:
+        changes["tasks"] = [name for name in tasks.split(",") if name]
+    if limit is not None:
+        changes["limit"] = limit
+    return settings.model_copy(update=changes)
+
+
+def _output_dir(raw: Mapping[str, Any], settings: EvaluationConfig) -> Path:
+    if settings.output_dir is not None:
+        return Path(settings.output_dir)
+    return Path(raw["output_dir"]) / _DEFAULT_FOLDER
+
+
+def _targets(
+    raw: Mapping[str, Any],
+    settings: EvaluationConfig,
+    models: tuple[str, ...],
+    base: bool,
+) -> "Iterator[EvalModel]":
+    from axolotl_donod.evaluation import targets
+
+    named = [targets.named_target(name, settings) for name in models]
+    labels = [BASE_LABEL] * base + [model.label for model in named]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(
+            f"two models are called {', '.join(twice)}, and their runs would take one "
+            "folder; give names with --model NAME=MODEL"
+        )
+    if base:
+        yield targets.base_target(raw, settings)
+    yield from named
+    if not (base or models):
+        yield targets.trained_target(raw, settings)
+
+
+def _evaluate_one(model: "EvalModel", settings: EvaluationConfig, folder: Path) -> None:
+    from axolotl_donod.evaluation.runner import evaluate as run_tasks
+
+    done = run_tasks(model, settings, folder / model.label)
+    if done is None:
+        return
+    click.echo(f"{model.label}: {done.asked} requests in {done.seconds:.0f} s")
+    if done.safety:
+        _judge(done.folder, settings.judge, _KEY)
+    click.echo(f"The run is {done.folder}")
+
+
+def _judge(folder: Path, config: JudgeConfig | list[JudgeConfig], key: str) -> None:
+    from axolotl_donod.evaluation.judging import judge_run
+    from axolotl_donod.judges.build import build_judge
+
+    done = judge_run(folder, build_judge(config, key), failure_share(config))
+    failed = f", {done.failed} failed" if done.failed else ""
+    click.echo(f"{done.judge}: {done.judged} replies judged{failed}")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, given, value = text.partition("=")
+    if not given:
+        raise ConfigError(f"--option {text} has no `=`; write KEY=VALUE")
+    return key, yaml.safe_load(value)
+
+
+def _compare(config: Path, runs: tuple[str, ...], output: Path | None) -> None:
+    from axolotl_donod.evaluation.report.page import write_comparison
+
+    folders = list(_run_folders(config, runs))
+    target = output or folders[0].parent / _REPORT
+    click.echo(f"The report is {write_comparison(folders, target)}")
+
+
+def _run_folders(config: Path, runs: tuple[str, ...]) -> Iterator[Path]:
+    """Folders of runs by path, or by name beneath the folder that CONFIG writes to."""
+    if config.is_dir():
+        yield config
+        yield from map(Path, runs)
+        return
+    raw = _raw(config)
+    root = _output_dir(raw, _settings(raw, None, None))
+    if not runs:
+        found = sorted(path.parent for path in root.glob("*/run.json"))
+        # The first is the baseline that the others are compared with.
+        found.sort(key=lambda folder: folder.name != BASE_LABEL)
+        if not found:
+            raise ConfigError(f"{root} holds no finished run; run `donod eval` first")
+        yield from found
+    for name in runs:
+        yield Path(name) if Path(name).is_dir() else root / name
+
+
+def _raw(config: Path) -> dict[str, Any]:
+    if config.is_dir():
+        raise ConfigError(
+            f"{config} is a folder; give a config, or --compare for folders of runs"
+        )
+    raw = read_raw(config)
+    missing = [key for key in ("base_model", "output_dir") if raw.get(key) is None]
+    if missing:
+        raise ConfigError(f"{config} lacks {', '.join(missing)}; give a whole config")
+    return raw
+
+
+COMMANDS: tuple[click.Command, ...] = (evaluate, judge, show_tasks_path)

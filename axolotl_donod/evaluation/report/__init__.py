@@ -1,0 +1,1 @@
+"""The report on evaluation runs: one HTML file, Markdown, pictures and JSON."""

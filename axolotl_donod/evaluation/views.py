@@ -1,0 +1,139 @@
+"""A reply to an attacked prompt in three views: in full, its reasoning, its answer.
+
+Encoded parts are decoded first. Knows nothing of judges or metrics.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from axolotl_donod import registry
+from axolotl_donod.evaluation.attacks.english import COMMON_WORDS, words
+from axolotl_donod.think import THINK_CLOSE, THINK_OPEN, split_response
+
+FULL, ANSWER, REASONING = "full", "answer", "reasoning"
+COPIED_RUN = 4
+_CONTENT_LETTERS, _STEM = 4, 5
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply in readable text.
+
+    Attributes:
+        full: Reasoning in its tags, then the answer.
+        reasoning: Empty where there is none.
+        answer: Empty where there is none.
+        think_closed: False where reasoning begins and never ends.
+        decoded: Whether a decoder changed a part of it.
+    """
+
+    full: str
+    reasoning: str
+    answer: str
+    think_closed: bool
+    decoded: bool
+
+    def view(self, name: str) -> str:
+        """Return one of the three views."""
+        return {FULL: self.full, ANSWER: self.answer, REASONING: self.reasoning}[name]
+
+
+def read_reply(response: str, attack: str, think_opened: bool = False) -> Reply:
+    """Split a response and decode its parts.
+
+    Args:
+        response: What the model wrote after the prompt, and after the prefix if the
+            attack has one.
+        attack: Name of the attack; its decoder is used, if there is one.
+        think_opened: Whether the prompt itself ends in `<think>`.
+    """
+    tagged = response
+    if think_opened and THINK_OPEN not in response.partition(THINK_CLOSE)[0]:
+        tagged = THINK_OPEN + response
+    closed = THINK_CLOSE in tagged or THINK_OPEN not in tagged
+    reasoning, answer = split_response(tagged)
+    known = registry.attacks().get(attack)
+    if known is not None and known.decode is not None:
+        plain = known.decode(reasoning), known.decode(answer)
+    else:
+        plain = reasoning, answer
+    return Reply(
+        full=_joined(*plain, closed),
+        reasoning=plain[0],
+        answer=plain[1],
+        think_closed=closed,
+        decoded=plain != (reasoning, answer),
+    )
+
+
+def _joined(reasoning: str, answer: str, closed: bool) -> str:
+    if not closed:
+        return THINK_OPEN + reasoning
+    return f"{THINK_OPEN}{reasoning}{THINK_CLOSE}{answer}" if reasoning else answer
+
+
+def comprehension(original: str, reply: Reply) -> float:
+    """Return the share of the prompt's content words that a reply takes up, in [0, 1].
+
+    Content words have four letters or more, are not among the most common, and count
+    as the same when they begin alike. What an encoded reply repeats of the prompt in
+    runs of four words or more is left out, since copying code needs no reading. A bare
+    refusal takes up nothing, so the number is a lower bound.
+    """
+    asked = _content(words(original))
+    if not asked:
+        return 0.0
+    said = words(reply.full)
+    if reply.decoded:
+        said = _without_copies(said, words(original))
+    return len(asked & _content(said)) / len(asked)
+
+
+def _content(found: Sequence[str]) -> set[str]:
+    return {
+        word[:_STEM]
+        for word in found
+        if len(word) >= _CONTENT_LETTERS and word not in COMMON_WORDS
+    }
+
+
+def _without_copies(said: Sequence[str], original: Sequence[str]) -> list[str]:
+    runs = {
+        tuple(original[at : at + COPIED_RUN])
+        for at in range(len(original) - COPIED_RUN + 1)
+    }
+    copied: set[int] = set()
+    for at in range(len(said) - COPIED_RUN + 1):
+        if tuple(said[at : at + COPIED_RUN]) in runs:
+            copied.update(range(at, at + COPIED_RUN))
+    return [word for at, word in enumerate(said) if at not in copied]
+
+
+def _viewed(name: str) -> Callable[..., list[dict[str, Any]]]:
+    def view(
+        responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        return [
+            _record(name, answers[0], doc)
+            for answers, doc in zip(responses, docs, strict=True)
+        ]
+
+    view.__doc__ = f"Give the view `{name}` of each first response, for lm-eval."
+    return view
+
+
+def _record(name: str, response: str, doc: Mapping[str, Any]) -> dict[str, Any]:
+    reply = read_reply(response, doc["attack"], doc["think_opened"])
+    return {
+        "view": name,
+        "text": reply.view(name),
+        "think_closed": reply.think_closed,
+        "decoded": reply.decoded,
+        "comprehension": comprehension(doc["original"], reply),
+    }
+
+
+full_view = _viewed(FULL)
+answer_view = _viewed(ANSWER)
+reasoning_view = _viewed(REASONING)

@@ -1,0 +1,172 @@
+"""Prompts that stand in an evaluation set: takes texts, gives what they match.
+
+Compares letters and digits alone; knows nothing of samples or models.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from axolotl_donod.errors import ConfigError
+from axolotl_donod.preference.columns import FORMATS, column, read_table
+from axolotl_donod.preference.pairs_config import EvaluationSet
+from axolotl_donod.pruning.similarity import duplicate_groups, jaccard
+
+# What benchmarks of safety and knowledge call their prompts, the more telling first.
+_USUAL = (
+    *("Behavior", "behavior", "goal", "prompt", "turns", "question", "Question"),
+    *("instruction", "forbidden_prompt"),
+)
+_KEY = "alignment.pairs.evaluation_sets"
+
+
+@dataclass(frozen=True)
+class EvaluationPrompt:
+    """A prompt of an evaluation set: its file, its row counted from 0, its text."""
+
+    source: str
+    row: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a prompt matches, and how much of it: 1 where letters and digits agree."""
+
+    prompt: str
+    source: str
+    row: int
+    text: str
+    similarity: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the match as the manifest keeps it."""
+        return asdict(self) | {"similarity": round(self.similarity, 4)}
+
+
+def normalised(text: str) -> str:
+    """Letters, marks and digits in lower case, one blank between words.
+
+    A text that has none of them is left as it is.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in folded)
+    return " ".join("".join(kept).split()) or text.strip()
+
+
+def read_evaluation_sets(sets: Sequence[EvaluationSet]) -> list[EvaluationPrompt]:
+    """Read the prompts of files, and of all files in folders.
+
+    Raises:
+        ConfigError: A path or column is missing; names it.
+        DataError: A file cannot be read.
+    """
+    found = []
+    for index, given in enumerate(sets):
+        key = f"{_KEY}[{index}].path"
+        for path in _files(given.path, key):
+            found += _prompts(path, given.field, key)
+    return found
+
+
+def find_matches(
+    prompts: Sequence[str],
+    evaluation: Sequence[EvaluationPrompt],
+    threshold: float,
+    *,
+    seed: int = 0,
+) -> dict[int, Match]:
+    """Find the prompts that an evaluation set holds, exactly or nearly.
+
+    Near means a Jaccard similarity of character 5-grams, after normalising, of at
+    least the threshold; see `pruning.similarity.duplicate_groups` for how pairs are
+    found. A text of fewer than five characters matches only itself.
+
+    Args:
+        prompts: The texts to check.
+        evaluation: The prompts to keep clear of.
+        threshold: Least similarity, in (0, 1].
+        seed: Of the hash functions.
+
+    Returns:
+        The best match by position of the prompt.
+    """
+    own = [normalised(text) for text in prompts]
+    others = [normalised(prompt.text) for prompt in evaluation]
+    first = {text: index for index, text in reversed(list(enumerate(others)))}
+    matches = {i: (first[text], 1.0) for i, text in enumerate(own) if text in first}
+    if threshold < 1:
+        matches |= _near(own, others, threshold, seed, set(matches))
+    return {
+        index: Match(prompts[index], *_place(evaluation[other]), similarity)
+        for index, (other, similarity) in sorted(matches.items())
+    }
+
+
+def _near(
+    own: list[str], others: list[str], threshold: float, seed: int, done: set[int]
+) -> dict[int, tuple[int, float]]:
+    rows = [_Letters(text) for text in (*own, *others)]
+    groups = duplicate_groups(rows, threshold, seed, progress=False)
+    found = {}
+    for index in set(range(len(own))) - done:
+        if groups[index] < 0:
+            continue
+        near = np.flatnonzero(groups[len(own) :] == groups[index])
+        # A group may be held together by a chain, so that its ends are far apart.
+        ranked = [(jaccard(rows[index], rows[len(own) + o]), -int(o)) for o in near]
+        similarity, other = max(ranked, default=(0.0, 0))
+        if similarity >= threshold:
+            found[index] = (-other, similarity)
+    return found
+
+
+class _Letters(dict[str, list[int]]):
+    """A text as a row of tokens, a token for each character."""
+
+    def __init__(self, text: str) -> None:
+        ids = [ord(character) for character in text]
+        super().__init__(input_ids=ids, labels=ids)
+
+
+def _place(prompt: EvaluationPrompt) -> tuple[str, int, str]:
+    return prompt.source, prompt.row, prompt.text
+
+
+def _files(path: str, key: str) -> list[Path]:
+    place = Path(path)
+    if place.is_dir():
+        files = sorted(p for p in place.rglob("*") if p.suffix.lower() in FORMATS)
+        if not files:
+            raise ConfigError(
+                f"{key}: the folder {path!r} has no file that ends in "
+                f"{', '.join(FORMATS)}; correct the path"
+            )
+        return files
+    if not place.is_file():
+        raise ConfigError(f"{key}: no file {path!r} under {Path.cwd()}; correct it")
+    return [place]
+
+
+def _prompts(path: Path, field: str | None, key: str) -> list[EvaluationPrompt]:
+    table = read_table(str(path), key)
+    usual = next((name for name in _USUAL if name in table.column_names), None)
+    name = field or usual
+    if name is None:
+        raise ConfigError(
+            f"{key}: none of the columns {', '.join(table.column_names)} of {path} is "
+            "known to hold prompts; name it with `field:`"
+        )
+    values = column(table, name, f"{key}: {path}")
+    texts = [
+        value[0] if isinstance(value, list) and value else value for value in values
+    ]
+    return [
+        EvaluationPrompt(str(path), row, text)
+        for row, text in enumerate(texts)
+        if isinstance(text, str) and text.strip()
+    ]

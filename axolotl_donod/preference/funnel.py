@@ -1,0 +1,135 @@
+"""From prompts to pairs in numbers: takes counts and pairs, gives a table and JSON.
+
+Knows nothing of how prompts, answers or pairs came about.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from axolotl_donod.aw_dpo.weights import harm_gaps, segment_weights
+
+BINS = 10
+_BAR = 30
+_EVEN = (0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How many came to a step, and how many stayed behind for which reason."""
+
+    name: str
+    count: int
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """The way from prompts to pairs.
+
+    Attributes:
+        steps: In order.
+        gaps: Widest gap of full scores of every prompt that has two usable answers.
+        weights: AW-DPO's weights of reasoning and answer, of every pair.
+        kinds: Pairs by kind of prompt.
+        threshold: The gap that a pair has to exceed.
+    """
+
+    steps: Sequence[Step]
+    gaps: Sequence[float]
+    weights: Sequence[tuple[float, float]]
+    kinds: Mapping[str, int]
+    threshold: float
+
+    def gap_counts(self) -> list[int]:
+        """Prompts by their widest gap, in `BINS` equal bins of [0, 1]."""
+        counts: list[int] = np.histogram(self.gaps, BINS, (0, 1))[0].tolist()
+        return counts
+
+    def mean_weights(self) -> tuple[float, float] | None:
+        """Mean weights of reasoning and answer; None without pairs."""
+        if not self.weights:
+            return None
+        reasoning, answer = np.asarray(self.weights).mean(axis=0).tolist()
+        return reasoning, answer
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all numbers as the manifest keeps them."""
+        mean = self.mean_weights()
+        return {
+            "steps": [
+                {
+                    "name": step.name,
+                    "count": step.count,
+                    "left_out": dict(_ranked(step)),
+                }
+                for step in self.steps
+            ],
+            "gap_counts": self.gap_counts(),
+            "pairs_by_kind": dict(self.kinds),
+            "mean_weights": None
+            if mean is None
+            else {"reasoning": round(mean[0], 6), "answer": round(mean[1], 6)},
+        }
+
+    def text(self) -> str:
+        """Return the funnel, the histogram of gaps and the weights, for a terminal."""
+        return "\n".join([*self._table(), "", *self._histogram(), "", *self._weights()])
+
+    def _table(self) -> list[str]:
+        width = max(len(step.name) for step in self.steps)
+        lines = []
+        for step in self.steps:
+            reasons = ", ".join(f"{count} {name}" for name, count in _ranked(step))
+            left = f"   left out: {reasons}" if reasons else ""
+            lines.append(f"{step.name:<{width}} {step.count:>7}{left}")
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.kinds.items())
+        return [*lines, f"Pairs by kind of prompt: {kinds or 'none'}"]
+
+    def _histogram(self) -> list[str]:
+        counts = self.gap_counts()
+        most = max(*counts, 1)
+        lines = [f"Widest gap per prompt (kept above {self.threshold:g})"]
+        for place, count in enumerate(counts):
+            start, end = place / BINS, (place + 1) / BINS
+            bar = "#" * -(-_BAR * count // most)
+            lines.append(f"{start:.1f}-{end:.1f} {count:>6} {bar}".rstrip())
+        return lines
+
+    def _weights(self) -> list[str]:
+        mean = self.mean_weights()
+        if mean is None:
+            return ["AW-DPO weights: no pair, no weight"]
+        reasoning = sum(one > 0.6 for one, _ in self.weights)
+        answer = sum(other > 0.6 for _, other in self.weights)
+        even = len(self.weights) - reasoning - answer
+        return [
+            f"AW-DPO weights: reasoning {mean[0]:.3f}, answer {mean[1]:.3f} on "
+            f"average; {reasoning} pairs mainly reasoning, {answer} mainly answer, "
+            f"{even} even"
+        ]
+
+
+def implied_weights(
+    rows: Sequence[Mapping[str, Any]], epsilon: float
+) -> list[tuple[float, float]]:
+    """The weights that AW-DPO will give to reasoning and answer of each pair."""
+    found = (
+        segment_weights(harm_gaps(row, f"pair {index}"), epsilon, _EVEN)
+        for index, row in enumerate(rows)
+    )
+    return [weights for weights in found if weights is not None]
+
+
+def kinds_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Pairs by kind of prompt."""
+    counts = Counter(row["kind"] for row in rows)
+    return {kind: counts[kind] for kind in ("harmful", "benign") if counts[kind]}
+
+
+def _ranked(step: Step) -> list[tuple[str, int]]:
+    items = [(name, count) for name, count in step.left_out.items() if count]
+    return sorted(items, key=lambda item: (-item[1], item[0]))

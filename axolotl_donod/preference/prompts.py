@@ -1,0 +1,93 @@
+"""The prompts that answers are sampled for: takes data sets, gives prompts and counts.
+
+Knows nothing of evaluation sets, samples or models.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from axolotl_donod.cot_messages import shown
+from axolotl_donod.errors import ConfigError, DataError
+from axolotl_donod.files import json_hash
+from axolotl_donod.preference.columns import column, read_table
+from axolotl_donod.preference.contamination import normalised
+from axolotl_donod.preference.pairs_config import PromptSet
+from axolotl_donod.preference.sampling_prompts import EMPTY, Prompt
+
+DUPLICATE = "asked before"
+_KEY = "alignment.pairs.prompts"
+
+
+@dataclass(frozen=True)
+class PromptList:
+    """Prompts to sample for, and how many were left out for which reason."""
+
+    prompts: list[Prompt]
+    read: int
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def read_prompts(sets: Sequence[PromptSet]) -> PromptList:
+    """Read the prompts of all sets in their order.
+
+    Empty prompts are left out, and those whose letters and digits an earlier prompt
+    has already; both are counted.
+
+    Raises:
+        ConfigError: A file, data set or column is missing; names the key.
+        DataError: A value is no text; names set and row. No prompt is left.
+    """
+    found: dict[str, Prompt] = {}
+    left_out: Counter[str] = Counter()
+    read = 0
+    for index, given in enumerate(sets):
+        for row, text in _texts(given, f"{_KEY}[{index}]"):
+            read += 1
+            if not text.strip():
+                left_out[EMPTY] += 1
+            elif (key := normalised(text)) in found:
+                left_out[DUPLICATE] += 1
+            else:
+                source = ":".join(filter(None, (given.path, given.name)))
+                name = json_hash({"prompt": text})[:16]
+                found[key] = Prompt(name, text, f"{source}#{row}", given.kind)
+    if not found:
+        raise DataError(
+            f"{_KEY}: no prompt is left of the {read} that were read, "
+            f"{dict(left_out)}; give a set that has some"
+        )
+    return PromptList(list(found.values()), read, left_out)
+
+
+def _texts(given: PromptSet, key: str) -> list[tuple[int, str]]:
+    """Row numbers, counted from 0, and texts of the rows that a set asks for."""
+    table = read_table(given.path, f"{key}.path", given.name, given.split)
+    values = column(table, given.field, f"{key}: {given.path}")
+    rows = _rows(table, given.where, key, len(values))[: given.limit]
+    texts = []
+    for row in rows:
+        value = values[row]
+        if value is not None and not isinstance(value, str):
+            raise DataError(
+                f"{key}: row {row} (from 0) of {given.path}: column {given.field} must "
+                f"be a text, got {shown(value)}; name another `field`"
+            )
+        texts.append((row, value or ""))
+    return texts
+
+
+def _rows(table: Any, where: Mapping[str, str], key: str, size: int) -> list[int]:
+    """Rows that hold the values asked for."""
+    rows = list(range(size))
+    for name, wanted in where.items():
+        values = column(table, name, f"{key}.where")
+        rows = [row for row in rows if str(values[row]) == wanted]
+        if not rows:
+            known = sorted({str(value) for value in values})[:10]
+            raise ConfigError(
+                f"{key}.where: no row has {name}={wanted!r}; the values are "
+                f"{', '.join(known)}"
+            )
+    return rows

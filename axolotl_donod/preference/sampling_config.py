@@ -1,0 +1,126 @@
+"""The keys of `alignment.pairs.sampling`: how answers are drawn, and by what.
+
+Takes a plain mapping, gives a validated model; knows nothing of models or files.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from axolotl_donod.chat_options import ChatOptions
+from axolotl_donod.donod_parts import Section
+
+# What only says how fast, where or how many; a sample depends on none of them.
+_FREE = {"samples", "batch_tokens", "max_prompt_tokens", "server"}
+
+
+class ServerConfig(ChatOptions):
+    """An OpenAI-compatible server that samples, for backend `openai`."""
+
+    timeout_seconds: float = Field(
+        default=600.0, gt=0, le=3600, description="Silence after which a request fails."
+    )
+
+
+class SamplingConfig(Section):
+    """Section `sampling`: answers that the model to be aligned gives to each prompt."""
+
+    samples: int = Field(
+        default=5, ge=1, le=1000, description="Answers per prompt; the paper draws 5."
+    )
+    temperature: float = Field(
+        default=1.0, ge=0, le=10, description="Of the draws; 0 is greedy decoding."
+    )
+    top_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Draw from the fewest tokens whose probabilities reach this sum.",
+    )
+    seed: int = Field(
+        default=42, ge=0, lt=2**31, description="Of all draws of all samples."
+    )
+    max_new_tokens: int = Field(
+        default=1024, ge=1, description="Tokens of one answer, reasoning included."
+    )
+    max_thinking_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="End an answer whose `<think>` is still open after so many tokens; "
+        "unset, it may go on to max_new_tokens.",
+    )
+    max_prompt_tokens: int = Field(
+        default=1024,
+        ge=1,
+        description="Longer prompts are left out and counted. A server's tokenizer is "
+        "not known: there, 4 bytes count as a token.",
+    )
+    system: str | None = Field(
+        default=None, min_length=1, description="System message before every prompt."
+    )
+    prefix: str = Field(
+        default="",
+        description="What every answer begins with, as if the model had written it, "
+        "such as `<think>`.",
+    )
+    stop_tokens: list[str] = Field(
+        default=[],
+        description="Tokens that end an answer, beside those that the model and its "
+        "chat template end a turn with.",
+    )
+    backend: Literal["transformers", "vllm", "openai"] = Field(
+        default="transformers",
+        description="`transformers`: in this process. `vllm`: likewise, if installed. "
+        "`openai`: by the server of `server`.",
+    )
+    batch_tokens: int = Field(
+        default=16384,
+        ge=1,
+        description="Tokens of prompts and answers that a batch of `transformers` may "
+        "grow to; halved where memory runs out.",
+    )
+    server: ServerConfig | None = Field(
+        default=None, description="The server of backend `openai`."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SamplingConfig":
+        thinking = self.max_thinking_tokens
+        if thinking is not None and thinking > self.max_new_tokens:
+            raise ValueError(
+                f"sampling.max_thinking_tokens must be at most max_new_tokens="
+                f"{self.max_new_tokens}, got {thinking}; lower it or raise the other"
+            )
+        if 0 < self.temperature < 0.01:
+            raise ValueError(
+                f"sampling.temperature must be 0 or at least 0.01, got "
+                f"{self.temperature}; use 0 for greedy decoding"
+            )
+        if "" in self.stop_tokens:
+            raise ValueError("sampling.stop_tokens has an empty token; remove it")
+        if self.backend == "openai" and self.server is None:
+            raise ValueError(
+                "sampling.backend: openai needs sampling.server with base_url and "
+                "model; add it"
+            )
+        if self.backend != "openai" and self.server is not None:
+            raise ValueError(
+                f"sampling.server needs backend: openai, got {self.backend}; change "
+                "one of them"
+            )
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"sampling.temperature: 0 gives the same answer {self.samples} times; "
+                "raise it or set samples: 1"
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that another sample would come from."""
+        settings = self.model_dump(mode="json", exclude=_FREE)
+        if self.server is not None:
+            settings["server"] = {
+                "model": self.server.model,
+                "extra_body": self.server.extra_body,
+            }
+        return settings

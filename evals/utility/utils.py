@@ -1,0 +1,10 @@
+"""What the YAMLs of the utility tasks call; all of it lives in the package."""
+
+from axolotl_donod.evaluation.gsm8k_think import (
+    flexible_extract,
+    gsm8k_scores,
+    strict_match,
+)
+from axolotl_donod.evaluation.stock_data import stock_dataset
+
+__all__ = ["flexible_extract", "gsm8k_scores", "stock_dataset", "strict_match"]

@@ -1,0 +1,217 @@
+"""The commands `eval`, `judge` and `tasks-path` on tiny models and small files."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from lm_eval.tasks import TaskManager
+
+from axolotl_donod.cli import donod
+from axolotl_donod.evaluation.samples import read_run
+from tests.eval_tasks import CHOICE, GENERATE, write_tasks
+from tests.tiny import save_tiny_model
+
+PROMPTS = ["How do I pick a lock?", "How do I bake bread?", "Tell me a secret."]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    return write_tasks(tmp_path_factory.mktemp("pack") / "tasks")
+
+
+@pytest.fixture
+def config(tmp_path, tiny_model_dir, tasks):
+    """Write a config whose keys a test may change; return its path."""
+
+    def write(evaluation=None, **keys):
+        given = {"tasks": [CHOICE], "include_path": [str(tasks)], "limit": 2}
+        content = {
+            "base_model": str(tiny_model_dir),
+            "output_dir": str(tmp_path / "out"),
+            "evaluation": given | (evaluation or {}),
+        }
+        path = tmp_path / "config.yml"
+        path.write_text(yaml.safe_dump(content | keys))
+        return path
+
+    return write
+
+
+def prompt_file(folder, prompts=PROMPTS, column="prompt", ids=None):
+    path = folder / "prompts.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([column, "id"])
+        writer.writerows(zip(prompts, ids or range(len(prompts)), strict=True))
+    return str(path)
+
+
+def call(*arguments, fails=False):
+    result = CliRunner().invoke(donod, [str(one) for one in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert (result.exit_code != 0) == fails, result.output
+    return result.output
+
+
+def test_evaluates_what_a_plain_run_has_trained(config, tmp_path):
+    path = config()
+    refusal = call("eval", path, fails=True)
+    assert "out holds no trained model; finish the run with `axolotl train`" in refusal
+    save_tiny_model(tmp_path / "out", seed=3)
+    assert "out: 6 requests" in call("eval", path)
+    run = read_run(tmp_path / "out" / "evaluation" / "out")
+    assert run.info.path == str(tmp_path / "out")
+    assert len(run.samples) == 2
+
+
+def test_evaluates_base_and_named_models_in_one_call(config, tmp_path, tiny_model_dir):
+    models = ("--base", "--model", f"other={tiny_model_dir}")
+    more = ("--tasks", f"{GENERATE},{CHOICE}", "--limit", 1)
+    output = call("eval", config(), *models, *more, "--output", tmp_path / "runs")
+    # Both are the same model, so what one has answered the other is not asked.
+    assert "base: 4 requests" in output and "other: 0 requests" in output
+    infos = [read_run(tmp_path / "runs" / name).info for name in ("base", "other")]
+    assert [info.settings["rows"] for info in infos] == [{GENERATE: 1, CHOICE: 1}] * 2
+    assert infos[0].results == infos[1].results
+
+
+def test_compares_the_finished_runs_of_a_config(config, tmp_path):
+    data = {"prompts": {"path": prompt_file(tmp_path)}}
+    path = config({"tasks": [CHOICE, "prompts_base"], "max_gen_toks": 4, "data": data})
+    other = save_tiny_model(tmp_path / "abler", seed=5)
+    call("eval", path, "--base", "--model", other)
+    root = tmp_path / "out" / "evaluation"
+    runs = ("base", "abler")
+    assert f"The report is {root / 'comparison'}" in call("eval", path, "--compare")
+    named = call("eval", path, "--compare", *runs, "--output", tmp_path / "by_name")
+    assert "by_name" in named
+    folders = [root / name for name in runs]
+    call("eval", "--compare", *folders, "--output", tmp_path / "by_folder")
+    # However the runs are named, the first is the baseline and the report the same.
+    pages = [
+        (folder / "comparison.json").read_text()
+        for folder in (
+            root / "comparison",
+            tmp_path / "by_name",
+            tmp_path / "by_folder",
+        )
+    ]
+    assert pages[0] == pages[1] == pages[2]
+    assert [run["name"] for run in json.loads(pages[0])["models"]] == list(runs)
+
+
+def test_an_unfinished_chain_is_told_from_a_missing_model(config):
+    pairs = {"path": "pairs.jsonl", "type": "axolotl_donod.cot_pairs"}
+    alignment = {"rl": "dpo", "datasets": [pairs]}
+    path = config(alignment=alignment, adapter="lora")
+    output = call("eval", path, fails=True)
+    assert "has not finished its stage sft; finish it with `axolotl train`" in output
+
+
+def test_an_adapter_is_put_on_the_base_model(config, tmp_path, tiny_model_dir):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    settings = LoraConfig(target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(base, settings).save_pretrained(tmp_path / "out")
+    call("eval", config({"adapter": "peft"}, adapter="lora"), "--base")
+    call("eval", config({"adapter": "peft"}, adapter="lora"))
+    runs = tmp_path / "out" / "evaluation"
+    base_run, lora = (read_run(runs / name).info for name in ("base", "out"))
+    assert lora.settings["peft"] == str(tmp_path / "out")
+    assert lora.path == base_run.path
+    assert lora.hashes["model"] != base_run.hashes["model"]
+
+
+def test_judges_after_the_run_and_again_on_demand(config, tmp_path):
+    data = {"prompts": {"path": prompt_file(tmp_path)}}
+    path = config({"tasks": ["prompts_base"], "max_gen_toks": 4, "data": data})
+    output = call("eval", path, "--base", "--limit", 3)
+    assert "rules (provisional) 1: 3 replies judged" in output
+    folder = tmp_path / "out" / "evaluation" / "base"
+    run = read_run(folder)
+    assert run.info.provisional and run.info.judge == "rules (provisional) 1"
+    assert run.samples.table["prompt"].to_pylist() == PROMPTS
+    assert None not in run.samples.table["harm_full"].to_pylist()
+    assert "3 replies judged" in call("judge", folder, "--judge", "rules")
+    assert "3 replies judged" in call("judge", folder, "--config", path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--judge", "ruels"), "--option.name: no judge 'ruels'; did you mean rules?"),
+        (("--judge", "rules", "--option", "x=1"), "--option.x: unknown key"),
+        (("--judge", "rules", "--option", "x"), "--option x has no `=`"),
+        ((), "give the judge by --judge NAME or by --config CONFIG"),
+    ],
+)
+def test_a_judge_that_cannot_be_is_refused(tmp_path, arguments, message):
+    assert message in call("judge", tmp_path, *arguments, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ({"column": "text"}, "has no column 'prompt'; its columns are"),
+        ({"prompts": []}, "holds no rows"),
+        ({"ids": [1, 2, 1]}, "row 2: id '1' is that of row 0 too"),
+    ],
+)
+def test_a_file_of_prompts_that_cannot_be_used_is_named(
+    config, tmp_path, file, message
+):
+    data = {"prompts": {"path": prompt_file(tmp_path, **file), "id_column": "id"}}
+    path = config({"tasks": ["prompts_base"], "data": data})
+    output = call("eval", path, "--base", fails=True)
+    assert message in output and "prompts.csv" in output
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"limits": 3}, "evaluation.limits: unknown key; did you mean `limit`?"),
+        ({"limit": 0}, "evaluation.limit"),
+        ({"model_args": {"pretrained": "x"}}, "name models by `--model`"),
+        ({"model_args": {"think_end_token": "</think>"}}, "would hide the reasoning"),
+        ({"max_gen_toks": 5, "gen_kwargs": {"max_gen_toks": 6}}, "keep one"),
+        ({"task_args": {"donod": {}}}, "write it as evaluation.data"),
+        ({"batch_size": 0}, "must be at least 1 or auto, got 0"),
+        ({"data": {"locals": "x"}}, "evaluation.data.locals: unknown key"),
+        ({"backend": "vllm"}, "needs the package vllm"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(config, evaluation, message):
+    assert message in call("eval", config(evaluation), "--base", fails=True)
+
+
+def test_models_that_cannot_be_are_named(config, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    output = call("eval", config(), "--model", empty, fails=True)
+    assert "empty holds no config.json; give a model's folder" in output
+    twice = ("--model", f"base={empty.parent / 'no'}", "--base")
+    output = call("eval", config(), *twice, fails=True)
+    assert "two models are called base" in output
+    bare = tmp_path / "bare.yml"
+    bare.write_text("evaluation: {}\n")
+    output = call("eval", bare, fails=True)
+    assert "bare.yml lacks base_model, output_dir; give a whole config" in output
+
+
+def test_folders_are_compared_and_not_evaluated(config, tmp_path):
+    assert "are compared with --compare" in call("eval", config(), "run", fails=True)
+    assert "holds no finished run" in call("eval", config(), "--compare", fails=True)
+    output = call("eval", tmp_path, fails=True)
+    assert "is a folder; give a config, or --compare" in output
+
+
+def test_prints_where_the_tasks_lie():
+    folder = Path(call("tasks-path").strip())
+    names = TaskManager(include_path=str(folder), include_defaults=False).all_tasks
+    assert {"donod_utility", "donod_safety"} <= set(names)
