@@ -35,11 +35,12 @@ _FREE = frozenset(
         "axolotl_config_path",
         "dataset_num_proc",
     }
+    # Options of `axolotl train`, which other commands do not put into the config.
+    | {"debug", "debug_text_only", "debug_num_examples", "prompter", "shard"}
     | {
         "donod_stage",
         "plugins",
         "strict",
-        "debug",
         "is_preprocess",
         "dataset_prepared_path",
     }
@@ -101,7 +102,8 @@ def refuse_another(config: Mapping[str, Any]) -> None:
 def _refuse_changes(
     folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
-    changed = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+    keys = sorted(key for key in {*before, *now} if not _may_change(key))
+    changed = [key for key in keys if before.get(key) != now.get(key)]
     if changed:
         key = changed[0]
         raise ConfigError(
@@ -113,13 +115,13 @@ def _refuse_changes(
         )
 
 
+def _may_change(key: str) -> bool:
+    return key in _FREE or key.startswith(_FREE_PREFIXES)
+
+
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a stage what it is, the content of its local data included."""
-    kept = {
-        key: value
-        for key, value in config.items()
-        if key not in _FREE and not key.startswith(_FREE_PREFIXES)
-    }
+    kept = {key: value for key, value in config.items() if not _may_change(key)}
     as_json: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     pairs = (config.get("donod_stage") or {}).get("pairs")
     if pairs:

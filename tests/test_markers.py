@@ -78,6 +78,8 @@ def test_edited_data_is_another_config(config, tmp_path):
         {"wandb_project": "p"},
         {"dataset_num_proc": 8},
         {"output_dir": "sft"},
+        # Options that `axolotl train` puts into the config.
+        {"debug_num_examples": 0, "debug_text_only": False, "shard": False},
     ],
 )
 def test_what_does_not_change_the_model_may_change(
