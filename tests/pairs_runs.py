@@ -79,13 +79,17 @@ def sampling_chain(folder: Path, model: Path, **pairs: Any) -> dict[str, Any]:
     kind = {"ds_type": "json", "split": "train", "type": "axolotl_donod.cot_sft"}
     return base_config(folder, model) | {
         "datasets": [{"path": path, **kind}],
-        "micro_batch_size": 4,
-        "num_epochs": 60,
+        "micro_batch_size": 12,
+        "num_epochs": 80,
         "learning_rate": 1e-2,
+        "logging_steps": 20,
+        "save_strategy": "no",
         "alignment": {
             "learning_rate": 1e-4,
             "num_epochs": 1,
             "micro_batch_size": 2,
+            "logging_steps": 1,
+            "save_strategy": "epoch",
             "aw_dpo": {},
             "pairs": pairs_section(folder, **pairs),
         },

@@ -192,7 +192,9 @@ def axolotl(
     return result
 
 
-def train_and_kill(config: Path, cwd: Path, when: Callable[[], bool]) -> None:
+def train_and_kill(
+    config: Path, cwd: Path, when: Callable[[], bool], patience: float = 600
+) -> None:
     """Start `axolotl train` and `kill -9` all of it as soon as `when` holds."""
     with (cwd / "killed.log").open("ab") as log:
         process = subprocess.Popen(
@@ -204,7 +206,7 @@ def train_and_kill(config: Path, cwd: Path, when: Callable[[], bool]) -> None:
             stderr=log,
             start_new_session=True,
         )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + patience
     while not when():
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "the moment to kill never came"

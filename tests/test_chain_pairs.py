@@ -19,7 +19,9 @@ def chain(tmp_path_factory, tiny_model_dir):
     folder = tmp_path_factory.mktemp("chain")
     config = save(folder, sampling_chain(folder, tiny_model_dir))
     samples = folder / "out/pairs/samples"
-    train_and_kill(config, folder, lambda: any(samples.glob("*/rank0.jsonl")))
+    train_and_kill(
+        config, folder, lambda: any(samples.glob("*/rank0.jsonl")), patience=600
+    )
     assert (folder / "out/sft/complete.json").is_file()
     assert not (folder / "out/pairs/manifest.json").exists()
     run = axolotl("train", config, *ONE_RANK, cwd=folder)

@@ -9,9 +9,9 @@ from tests.runs import axolotl, base_config, last_state, save
 from tests.tiny import tiny_model
 
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] "
+    "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}]"
     "{{ message['content'].split('</think>')[-1] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}[assistant] {% endif %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 
 
@@ -26,7 +26,7 @@ def other_model(folder):
     characters = [chr(code) for code in range(32, 127)] + ["\n"]
     trainer = trainers.UnigramTrainer(
         vocab_size=300,
-        special_tokens=["<unk>", "<s>", "</s>", "<pad>"],
+        special_tokens=["<unk>", "<s>", "</s>", "<pad>", "[user]", "[assistant]"],
         unk_token="<unk>",
         initial_alphabet=characters,
     )
@@ -39,6 +39,7 @@ def other_model(folder):
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
+        additional_special_tokens=["[user]", "[assistant]"],
         chat_template=TEMPLATE,
     )
     network = tiny_model(
@@ -73,7 +74,7 @@ def test_another_model_trains_on_them_with_its_own_template(pairs, tmp_path):
     transform, _ = cot_pairs(DictDefault({"datasets": [{"path": str(copy)}]}))
     for index, row in enumerate(rows):
         rendered = transform(row, index, tokenizer)
-        assert rendered["prompt"] == f"<s>[user] {row['prompt']}</s>[assistant] "
+        assert rendered["prompt"] == f"<s>[user]{row['prompt']}</s>[assistant]"
         assert rendered["chosen"] == f"{row['chosen']}</s>"
 
     config = base_config(tmp_path, tmp_path / "other") | {
