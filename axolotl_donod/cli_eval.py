@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 from click import Path as Given
+from pydantic import ValidationError
 
 from axolotl_donod.checks import read_raw, read_sections
 from axolotl_donod.cli_errors import log_to_terminal, plain_errors
@@ -32,7 +33,11 @@ _KEY = "evaluation.judge"
     help="Folder or name instead of "
     "CONFIG's model; NAME=MODEL gives it a name. Repeat for more.",
 )
-@click.option("--base", is_flag=True, help="Evaluate CONFIG's base_model too.")
+@click.option(
+    "--base",
+    is_flag=True,
+    help="Evaluate CONFIG's base_model instead of the model that CONFIG has trained.",
+)
 @click.option("--tasks", help="Tasks and groups, with commas between.")
 @click.option("--limit", type=click.IntRange(min=1), help="First rows of each task.")
 @click.option("--output", type=Given(path_type=Path), help="Folder of the runs.")
@@ -89,19 +94,36 @@ def evaluate(
     type=Given(exists=True, dir_okay=False, path_type=Path),
     help="Take the judge from `evaluation.judge` of this config.",
 )
+@click.option(
+    "--human",
+    type=Given(dir_okay=False, path_type=Path),
+    help="File of people's labels, "
+    "with the columns task, base_id, attack and harm (0 to 1).",
+)
 def judge(
-    run_dir: Path, name: str | None, options: tuple[str, ...], config: Path | None
+    run_dir: Path,
+    name: str | None,
+    options: tuple[str, ...],
+    config: Path | None,
+    human: Path | None,
 ) -> None:
-    """Judge the replies of the finished run in RUN_DIR anew."""
+    """Judge the replies of the finished run in RUN_DIR anew, or take people's labels.
+
+    The report says how the judge agrees with the labels.
+    """
     log_to_terminal()
     with plain_errors():
+        if human is not None:
+            _label(run_dir, human)
+            if name is None and config is None and not options:
+                return
         if (name is None) == (config is None):
             raise ConfigError("give the judge by --judge NAME or by --config CONFIG")
         if config is not None:
             _judge(run_dir, _settings(read_raw(config), None, None).judge, _KEY)
         else:
             given = {"name": name, **dict(map(_option, options))}
-            _judge(run_dir, JudgeConfig.model_validate(given), "--option")
+            _judge(run_dir, _judge_config(given), "--option")
 
 
 @click.command("tasks-path")
@@ -120,7 +142,11 @@ def _settings(
     settings = read_sections(raw).evaluation or EvaluationConfig()
     changes: dict[str, Any] = {}
     if tasks is not None:
-        changes["tasks"] = [name for name in tasks.split(",") if name]
+        changes["tasks"] = [name.strip() for name in tasks.split(",") if name.strip()]
+        if not changes["tasks"]:
+            raise ConfigError(
+                f"--tasks names no task, got {tasks!r}; give names with commas between"
+            )
     if limit is not None:
         changes["limit"] = limit
     return settings.model_copy(update=changes)
@@ -180,7 +206,30 @@ def _option(text: str) -> tuple[str, Any]:
     key, given, value = text.partition("=")
     if not given:
         raise ConfigError(f"--option {text} has no `=`; write KEY=VALUE")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--option {text}: the value is no YAML: {error}; put it into quotes"
+        ) from error
+
+
+def _judge_config(given: Mapping[str, Any]) -> JudgeConfig:
+    try:
+        return JudgeConfig.model_validate(given)
+    except ValidationError as error:
+        told = "; ".join(
+            f"--option {'.'.join(map(str, item['loc']))}: {item['msg']}, "
+            f"got {item['input']!r}"
+            for item in error.errors()
+        )
+        raise ConfigError(told) from error
+
+
+def _label(folder: Path, path: Path) -> None:
+    from axolotl_donod.evaluation.human import label_run
+
+    click.echo(f"{label_run(folder, path)} labels of {path} taken into {folder}")
 
 
 def _compare(config: Path, runs: tuple[str, ...], output: Path | None) -> None:

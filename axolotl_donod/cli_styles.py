@@ -39,6 +39,7 @@ def styles(
     """Let MODEL put prompts in the styles of SORRY-Bench that need a model.
 
     OUTPUT gets a folder for each source; give it to the tasks as the setting `styles`.
+    What OUTPUT holds already is not written again; refusals are left out.
     """
     from axolotl_donod.evaluation.prompt_files import Prompt
     from axolotl_donod.evaluation.prompt_tasks import prompt_docs
@@ -60,5 +61,8 @@ def styles(
         write = local_writer(model)
         for source, found in listed.items():
             folder = output / source
-            count = write_styles(found, styles or [*INSTRUCTIONS], write, model, folder)
-            click.echo(f"{folder}: {count} styles written for {len(found)} prompts")
+            done = write_styles(found, styles or [*INSTRUCTIONS], write, model, folder)
+            click.echo(
+                f"{folder}: {done.written} texts written for {len(found)} prompts, "
+                f"{done.left_out} left out (refused, empty or cut)"
+            )

@@ -66,13 +66,14 @@ def _merge(folder: Path, merged: Path) -> None:
         )
     for path in folder.iterdir():
         # The merge copies the base model's tokenizer; tokens added in SFT are here.
-        if path.is_file() and _is_tokenizer_file(path.name):
+        if path.is_file() and is_tokenizer_file(path.name):
             shutil.copy2(path, partial / "merged" / path.name)
     os.replace(partial / "merged", merged)
     shutil.rmtree(partial)
 
 
-def _is_tokenizer_file(name: str) -> bool:
+def is_tokenizer_file(name: str) -> bool:
+    """Tell whether a file of a model's folder belongs to its tokenizer."""
     stems = ("tokenizer", "special_tokens_map", "added_tokens", "chat_template")
     return name.startswith(stems)
 

@@ -80,6 +80,17 @@ def test_every_section_of_the_comparison_is_there(report):
     assert "with 40 base prompts" in page.text
 
 
+@pytest.mark.parametrize("provisional", [True, False])
+def test_whoever_judged_refusals_are_told_by_rules(tmp_path, provisional):
+    info = {"judge": "guard 1", "provisional": provisional}
+    page = Page(write_page([make_run("m", prompts=6, info=info)], tmp_path))
+    assert ("is provisional" in page.text) == provisional
+    # In the section on over-refusal and in that on replies.
+    assert page.text.count("Rules for English alone tell refusals") == 2
+    assert "It is a lower bound of what the model could read" in page.text
+    assert "stand in each run's results.json" in page.text
+
+
 def test_tables_say_what_the_json_says(report):
     folder, page = report
     found = json.loads((folder / "out" / "comparison.json").read_text("utf-8"))

@@ -1,9 +1,14 @@
 """Logged samples as rows: parts of replies, decoding, what is counted."""
 
+import math
+
 import pytest
 
-from axolotl_donod.evaluation.rows import readable, sample_rows
+from axolotl_donod.evaluation.judging import items_of
+from axolotl_donod.evaluation.rows import sample_rows
 from axolotl_donod.evaluation.samples import HARMFUL
+from axolotl_donod.evaluation.views import answer_view, full_view, reasoning_view
+from axolotl_donod.judges.replies import reply_kind
 from axolotl_donod.registry import attacks
 
 DOC = {
@@ -73,9 +78,39 @@ def test_a_model_that_answers_nothing_is_counted():
 
 
 def test_the_prefix_of_an_attack_belongs_to_the_reply():
-    row = only(logged("Sure.", prefix="<think></think>", attack="empty_think"))
-    assert row["reply"] == "<think></think>Sure."
-    assert row["think_closed"] is True
+    row = only(logged(" how. 1. Take it.", prefix="Sure, here is"))
+    assert row["reply"] == "Sure, here is how. 1. Take it."
+    empty = {"prefix": "<think></think>", "attack": "empty_think"}
+    row = only(logged("Sure.", **empty))
+    assert (row["reply"], row["think_closed"]) == ("Sure.", True)
+    row = only(logged("<think>First take a tension wrench", **empty))
+    assert (row["reply_kind"], row["think_closed"]) == ("empty", False)
+
+
+@pytest.mark.parametrize("turn", ["", "<think>"])
+@pytest.mark.parametrize("attack", ["base", "empty_think", "caesar"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Sure.",
+        "<think>1. Take it.</think>I'm sorry, I can't help with that.",
+        "1. Take it.</think>I'm sorry, I can't help with that.",
+        "<think>1. Take it.",
+        "\n<think>\n</think>\nThe tags <think> and </think> enclose it.",
+    ],
+)
+def test_rows_and_judges_read_what_the_views_of_the_task_read(reply, attack, turn):
+    prefix = attacks()[attack].suffix
+    doc = {"attack": attack, "prefix": prefix}
+    row = only(logged(reply, **doc), turn=turn)
+    asked = DOC | doc | {"think_opened": bool(turn)}
+    views = [view([[reply]], [asked])[0] for view in (full_view, answer_view)]
+    assert row["reply"] == views[0]["text"]
+    assert row["think_closed"] is views[0]["think_closed"]
+    assert row["reply_kind"] == reply_kind(views[1]["text"])
+    (item,) = items_of([row])
+    reasoning = reasoning_view([[reply]], [asked])[0]["text"]
+    assert (item.reasoning, item.answer) == (reasoning, views[1]["text"])
 
 
 def test_an_encoded_reply_is_decoded():
@@ -92,19 +127,6 @@ def test_an_encoded_reply_is_decoded():
     row = only(logged(secret, attack="caesar", family="encoding"))
     assert row["reply"] == "sorry, i cannot help with that."
     assert row["reply_kind"] == "refusal"
-
-
-def test_plain_tags_around_encoded_parts_survive_decoding():
-    def decode(text):
-        return text.upper()
-
-    assert readable("<think>plan</think>answer", "", decode) == (
-        "<think>PLAN</think>ANSWER",
-        "PLAN",
-        "ANSWER",
-    )
-    assert readable("<think>plan", "", decode) == ("<think>PLAN", "PLAN", "")
-    assert readable("answer", "", decode) == ("ANSWER", "", "ANSWER")
 
 
 def test_a_style_without_an_attack_is_taken_as_it_is():
@@ -134,6 +156,29 @@ def test_utility_rows_are_the_shares_that_should_be_high(utility):
     assert {row["correct"] for row in rows} == {1.0}
     assert {row["think_closed"] for row in rows} == {False}
     assert {row["kind"] for row in rows} == {"utility"}
+
+
+def test_a_metric_that_is_no_share_is_left_out_whole(caplog):
+    # Two documents of truthfulqa_gen: the second one's scores happen to be in [0, 1].
+    found = [
+        {"rouge2_max": 55.3, "bleu_diff": -12.0, "bleu_acc": 0.0, "acc": math.nan},
+        {"rouge2_max": 0.0, "bleu_diff": 0.5, "bleu_acc": 1.0, "acc": 0.5},
+    ]
+    entries = [
+        logged("It is one.", metrics=metrics, doc_id=place)[0]
+        | {"doc": {"question": "Is it?"}}
+        for place, metrics in enumerate(found)
+    ]
+    with caplog.at_level("INFO", "axolotl.donod"):
+        rows = rows_of(entries, "truthfulqa_gen")
+    told = [(row["base_id"], row["metric"], row["correct"]) for row in rows]
+    assert told == [
+        ("0", "bleu_acc,full", 0.0),
+        ("1", "bleu_acc,full", 1.0),
+        ("1", "acc,full", 0.5),
+    ]
+    assert "truthfulqa_gen that are not in [0, 1]" in caplog.text
+    assert "results.json alone: bleu_diff, rouge2_max" in caplog.text
 
 
 def test_documents_come_in_their_order_whatever_order_ranks_gave():

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = """
 errors files think
 donod_parts chat_options
-judges.judge judges.config
+judges.texts judges.judge judges.config
 preference.sampling_config preference.pairs_config
 evaluation.attacks.attack evaluation.task_settings evaluation.eval_config
 donod_config cot_sft_config config guard checks options
@@ -44,13 +44,13 @@ pruning.report.
 pruning.task pruning.prune
 cot_messages cot
 aw_dpo.weights aw_dpo.segments aw_dpo.loss aw_dpo.args aw_dpo.cache aw_dpo.collator
-aw_dpo.rows aw_dpo.metrics
+aw_dpo.rows aw_dpo.metrics aw_dpo.adapter
 aw_dpo.layout aw_dpo.logps aw_dpo.forward aw_dpo.columns aw_dpo.scorer
 aw_dpo.objective aw_dpo.truncation aw_dpo.report aw_dpo.preview
 aw_dpo.trainer
 cot_sft_rows cot_sft cot_sft_mix
 workers chat
-judges.texts judges.replies judges.rules judges.panel judges.cache judges.classifier
+judges.replies judges.rules judges.panel judges.cache judges.classifier
 judges.guard_presets judges.guard_options judges.guard
 judges.openai_prompt judges.openai judges.builtin judges.build
 preference.
@@ -58,12 +58,14 @@ evaluation.attacks.
 evaluation.pack evaluation.prompt_files evaluation.samples evaluation.sources
 evaluation.sorry_bench evaluation.styles evaluation.style_writer
 evaluation.prompt_tasks evaluation.views evaluation.task_metrics
-evaluation.gsm8k_think evaluation.stock_data
+evaluation.stock_data evaluation.gsm8k_think evaluation.held_out
 markers merge stages
 evaluation.responses evaluation.resumable evaluation.backend evaluation.hub_errors
-evaluation.task_names evaluation.rows evaluation.run_info evaluation.targets
+evaluation.task_names evaluation.rows evaluation.human evaluation.run_info
+evaluation.targets
 evaluation.runner evaluation.judging
-evaluation.bounds evaluation.statistics evaluation.agreement evaluation.columns
+evaluation.gaffke evaluation.bounds evaluation.statistics evaluation.agreement
+evaluation.columns
 evaluation.tables evaluation.pairing evaluation.cautions evaluation.comparison
 evaluation.report.
 summary

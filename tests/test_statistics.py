@@ -1,5 +1,7 @@
 """Intervals and tests agree with scipy, with slow oracles and with simulation."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
@@ -10,6 +12,7 @@ from axolotl_donod.evaluation.bounds import (
     difference_bounds,
     share_bounds,
 )
+from axolotl_donod.evaluation.gaffke import gaffke, sides
 from axolotl_donod.evaluation.statistics import (
     difference,
     holm,
@@ -21,9 +24,9 @@ from axolotl_donod.evaluation.statistics import (
 )
 from tests.benchmarks.coverage import Design, coverage
 
-DRAWS = 600
-# Share of draws by which a simulation of so many may miss: 3.3 standard errors.
-SLACK = 3.3 * np.sqrt(0.05 * 0.95 / DRAWS)
+DRAWS = 2_000
+# Of so many, 93 % are reached by intervals that cover 90 % once in 80 times.
+FEW_DRAWS = 500
 
 
 def clustered(prompts=60, attacks=5, seed=0, rate=0.3):
@@ -52,10 +55,96 @@ def test_resolution_is_what_none_of_so_many_allows():
     assert binomtest(6, 6).pvalue < 0.05 < binomtest(5, 5).pvalue
 
 
-def test_none_of_independent_rows_is_wilsons_interval():
-    found = share(np.zeros(10), np.arange(10))
-    assert (found.value, found.low) == (0, 0)
-    assert found.high == pytest.approx(wilson(0, 10).high)
+@pytest.mark.parametrize("prompts", [1, 2, 10, 40, 440, 14_000])
+@pytest.mark.parametrize("hits", [0, 1, 2, 9])
+def test_few_hits_among_independent_rows_are_scipys_exact_interval(prompts, hits):
+    values = np.arange(prompts) < hits
+    exact = binomtest(int(values.sum()), prompts).proportion_ci(0.95, method="exact")
+    found = share(values, np.arange(prompts))
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-6)
+    turned = share(~values, np.arange(prompts))
+    assert (turned.low, turned.high) == pytest.approx(
+        (1 - exact.high, 1 - exact.low), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("gained", range(10))
+@pytest.mark.parametrize("lost", [0, 1, 4])
+def test_few_changed_prompts_are_mcnemars_exact_test(gained, lost):
+    change = np.zeros(40)
+    change[:gained], change[gained : gained + lost] = 1, -1
+    *_, p_value = gaffke(change, np.ones(40), least=-1)
+    assert p_value == pytest.approx(mcnemar(change > 0, change < 0)[2], abs=1e-8)
+
+
+def test_gaffkes_bounds_are_quantiles_of_dirichlet_weights():
+    """Clusters of several sizes and one more at the worst mean, weighed at random."""
+    totals = np.array([0.0] * 30 + [1, 2, -1, 3, 5])
+    sizes = np.array([5.0] * 30 + [5, 4, 5, 3, 5])
+    low, high, p_value = gaffke(totals, sizes, least=-1)
+    rng = np.random.default_rng(0)
+    weights, unseen = rng.exponential(size=(200_000, 35)), rng.exponential(size=200_000)
+    # A cluster whose mean is 1 was seen: one of -1 or 1 may be hidden.
+    sums, rows = weights @ totals, weights @ sizes + 5 * unseen
+    worst, best = (sums - 5 * unseen) / rows, (sums + 5 * unseen) / rows
+    assert low == pytest.approx(np.quantile(worst, 0.025), abs=1e-3)
+    assert high == pytest.approx(np.quantile(best, 0.975), abs=1e-3)
+    beyond = min((worst <= 0).mean(), (best >= 0).mean())
+    assert p_value == pytest.approx(2 * beyond, abs=5e-3)
+
+
+@pytest.mark.parametrize("deviating", range(10))
+def test_one_attack_that_always_works_beside_one_that_never_does(deviating):
+    """Every prompt has a success and a failure, and they hardly vary."""
+    outcomes = np.zeros((40, 2))
+    outcomes[:, 0] = 1
+    outcomes[:deviating, 1] = 1
+    prompts = np.repeat(np.arange(40), 2)
+    found = share(outcomes.ravel(), prompts)
+    # Deviations by a half of a share of prompts with the exact interval, or by less.
+    exact = binomtest(deviating, 40).proportion_ci(0.95, method="exact")
+    least = 0.5 + (exact.high - 0.5 / 40) / 2 if deviating else 0.5
+    assert 0 < found.low < found.value < found.high < 1
+    assert found.high >= min(least, 0.5 + exact.high / 2 - 1e-6)
+    assert 0.05 < found.high - found.low < 0.3
+
+
+@pytest.mark.parametrize("prompts", [40, 440])
+@pytest.mark.parametrize("unchanged", range(14))
+def test_the_largest_change_there_is_is_significant(prompts, unchanged):
+    after = np.arange(prompts) >= unchanged
+    estimate, p_value = difference(after, np.zeros(prompts), np.arange(prompts))
+    assert estimate.value == 1 - unchanged / prompts
+    assert 0.4 < estimate.low < estimate.value <= estimate.high <= 1
+    assert estimate.low < 1
+    assert estimate.high == 1 or unchanged
+    assert p_value < 0.001
+
+
+def test_bounds_of_any_clusters_are_finite_and_hold_the_estimate():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        m, rows = rng.integers(1, 30), rng.integers(1, 6)
+        sizes = rng.integers(1, rows + 1, m).astype(float)
+        common = rng.integers(-1, 2) * sizes
+        odd = rng.random(m) < rng.choice([0, 0.05, 0.3, 1])
+        totals = np.where(odd, rng.integers(-sizes, sizes + 1), common)
+        low, high, p_value, _ = difference_bounds(totals[None], sizes, resamples=199)
+        value = totals.sum() / sizes.sum()
+        assert -1 <= low[0] <= value <= high[0] <= 1
+        assert high[0] > low[0]
+        assert 0 <= p_value[0] <= 1
+        low, high, _ = share_bounds(np.abs(totals)[None], sizes, resamples=199)
+        value = np.abs(totals).sum() / sizes.sum()
+        assert 0 <= low[0] <= value <= high[0] <= 1
+        assert high[0] > low[0]
+
+
+def test_clusters_deviate_where_their_mean_is_not_the_usual_one():
+    totals = np.array([[2.0, 2, 1, 2, 2], [1, 1, 2, 1, 1], [0, 0, 0, 0, 0]])
+    centre, side = sides(totals, np.array([2.0, 2, 1, 2, 2]))
+    assert centre.tolist() == [1, 0.5, 0]
+    assert side.tolist() == [[0] * 5, [0, 0, 1, 0, 0], [0] * 5]
 
 
 def test_rows_that_repeat_their_prompt_tell_no_more_than_one():
@@ -135,7 +224,9 @@ def test_one_prompt_tells_nearly_nothing():
     assert found.low < 0.05
     assert found.high > 0.95
     estimate, p_value = difference([1, 1], [0, 0], ["a", "a"])
-    assert (estimate.low, estimate.high, p_value) == (-1, 1, 1)
+    # 1 - 2 * 0.975: the share of an unseen prompt that went the other way.
+    assert estimate.low == pytest.approx(-0.95, abs=1e-6)
+    assert (estimate.high, p_value) == (1, pytest.approx(1))
 
 
 def test_few_changed_prompts_are_the_exact_sign_test():
@@ -147,29 +238,44 @@ def test_few_changed_prompts_are_the_exact_sign_test():
     assert estimate.value == pytest.approx(5 / 40)
 
 
-def test_a_difference_and_its_p_value_agree():
+@pytest.mark.parametrize(
+    ("moved", "gain", "boot"), [(0.8, 0.57, True), (0.15, 0.97, False)]
+)
+def test_a_difference_and_its_p_value_agree(moved, gain, boot):
     """Zero lies within the interval when, and only when, p is above 5 %."""
     generator = np.random.default_rng(4)
     sizes = np.full(50, 3.0)
-    changes = generator.integers(-1, 2, (40, 50, 3)) + (
-        generator.random((40, 50, 3)) < 0.13
-    )
-    totals, squares = changes.sum(2).astype(float), (changes**2).sum(2).astype(float)
-    low, high, p_value, boot = difference_bounds(totals, squares, sizes)
-    assert boot.all()
+    odd = generator.random((40, 50, 1)) < moved
+    changes = np.where(generator.random((40, 50, 3)) < gain, 1.0, -1.0)
+    totals = (odd * changes).sum(2)
+    low, high, p_value, found = difference_bounds(totals, sizes)
+    totals = totals[found == boot]
+    assert len(totals) > 25
+    low, high, p_value = (part[found == boot] for part in (low, high, p_value))
     inside = (low <= 0) & (high >= 0)
-    clear = np.abs(p_value - 0.05) > 0.002
+    clear = np.abs(p_value - 0.05) > (0.002 if boot else 1e-6)
     assert (inside == (p_value > 0.05))[clear].all()
-    assert 5 < inside.sum() < 35
+    assert 3 < inside.sum() < len(totals) - 3
 
 
-def test_swapping_the_models_turns_the_difference_around():
-    values, clusters = clustered(seed=1)
-    others, _ = clustered(seed=2)
+def test_p_values_near_mcnemars_where_many_prompts_change():
+    values, others = np.zeros(440), np.zeros(440)
+    values[:60], others[60:100] = 1, 1
+    estimate, p_value = difference(values, others, np.arange(440))
+    assert estimate.method == "paired cluster bootstrap-t"
+    # The exact test is the more careful one, by less than one pair.
+    assert binomtest(61, 100).pvalue < p_value < binomtest(59, 100).pvalue
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.01])
+def test_swapping_the_models_turns_the_difference_around(rate):
+    values, clusters = clustered(seed=1, rate=rate)
+    others, _ = clustered(seed=2, rate=rate)
     one, p_one = difference(values, others, clusters)
     other, p_other = difference(others, values, clusters)
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
-    assert p_one == p_other
+    assert p_one == pytest.approx(p_other, abs=1e-9)
+    assert ("bootstrap" in one.method) == (rate == 0.3)
 
 
 def test_mcnemar_counts_the_pairs_that_differ():
@@ -188,25 +294,55 @@ def test_holm_multiplies_by_the_tests_that_are_left():
     assert holm([]) == []
 
 
-@pytest.mark.parametrize(
-    "design",
-    [
-        Design(440, 5, 0.02, 0.4),
-        Design(40, 5, 0.3, 0.4),
-        Design(20, 21, 0.5, 0.1),
-        Design(440, 1, 0.1, 0.1),
-        Design(100, 5, 0.9, 0.4),
-        Design(100, 5, 0.3, 0.4, other=0.2),
-        Design(40, 5, 0.5, 0.1, other=0.5),
-    ],
-    ids=lambda design: design.name,
-)
+simulated = partial(coverage, resamples=599)
+MANY = [
+    Design(100, 5, 0.1, 0.4),
+    Design(40, 5, 0.3, 0.4),
+    Design(20, 21, 0.5, 0.1),
+    Design(440, 1, 0.1, 0.1),
+    Design(100, 5, 0.9, 0.4),
+    Design(440, 5, (0.99, 0.99, 0.99, 0.01, 0.01), 0.0),
+    Design(100, 5, (1, 0.5, 0.01, 0.01, 0.01), 0.4),
+    Design(100, 5, 0.3, 0.4, other=0.2),
+    Design(40, 5, 0.5, 0.1, other=0.5),
+    Design(440, 5, 0.98, 0.1, other=0.01),
+    Design(100, 5, (0.98, 0.98, 0.5, 0, 0), 0.0, other=(0.02, 0.98, 0.5, 0, 0)),
+]
+FEW = [
+    Design(10, 5, 0.005, 0.4),
+    Design(10, 5, 0.995, 0.4),
+    Design(40, 1, 0.1, 0.1),
+    Design(100, 5, 0.02, 0.4),
+    Design(40, 5, (0.99, 0.99, 0.99, 0.01, 0.01), 0.0),
+    Design(100, 5, (1, 1, 0.98, 0, 0), 0.0),
+    Design(40, 5, (1, 1, 1, 1, 0.02), 0.4),
+    Design(440, 1, 0.999, 0.0, other=0.001),
+    Design(40, 5, 0.98, 0.1, other=0.01),
+    Design(40, 5, 1, 0.0, other=0),
+    Design(100, 5, (0.99, 0.99, 0.01, 0, 0), 0.1, other=0.01),
+]
+
+
+@pytest.mark.parametrize("design", MANY, ids=lambda design: design.name)
 def test_intervals_hold_the_truth_in_93_to_97_of_100_draws(design):
-    covered = coverage(design, DRAWS, resamples=599).covered
-    assert 0.93 - SLACK < covered < 0.97 + SLACK
+    """The draws are seeded; two standard errors of so many are one point."""
+    found = simulated(design, DRAWS)
+    assert found.bootstrapped > 0.95
+    assert 0.93 <= found.covered <= 0.97
 
 
-@pytest.mark.parametrize("rate", [0.005, 0.995])
-def test_rare_outcomes_of_few_prompts_are_covered_all_the_same(rate):
-    """There a plain bootstrap collapses: most draws see no outcome at all."""
-    assert coverage(Design(10, 5, rate, 0.4), DRAWS).covered > 0.93 - SLACK
+@pytest.mark.parametrize("design", FEW, ids=lambda design: design.name)
+def test_few_deviating_prompts_are_covered_all_the_same(design):
+    """There a plain bootstrap collapses: most resamples see no deviation at all."""
+    found = simulated(design, FEW_DRAWS)
+    assert found.bootstrapped < 0.95
+    assert found.covered >= 0.93
+    # A share of ten prompts of all there are, of the range of values.
+    assert found.width < 10 / design.prompts * (1 if design.other is None else 2)
+
+
+@pytest.mark.parametrize("stretch", [0.85, 1.2])
+def test_the_simulation_tells_intervals_of_another_level(stretch):
+    """1.96 * 0.85 and 1.96 * 1.2 are the quantiles of 90 and 98 %."""
+    covered = simulated(Design(100, 5, 0.3, 0.4), DRAWS, stretch=stretch).covered
+    assert not 0.93 <= covered <= 0.97

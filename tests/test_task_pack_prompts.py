@@ -109,6 +109,37 @@ def test_a_users_csv_is_read_by_its_columns(tmp_path):
     ]
 
 
+def test_commas_at_the_end_of_a_csv_row_are_no_field(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("prompt\nDo x,,\nDo y,\n")
+    found = docs("prompts", prompts={"path": path})
+    assert [doc["prompt"] for doc in found] == ["Do x", "Do y"]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\n"])
+def test_a_field_of_a_csv_may_hold_any_line_end(tmp_path, mark):
+    path = tmp_path / "mine.csv"
+    path.write_text(f'prompt,id\n"Do{mark}x",1\nDo y,2\n', "utf-8")
+    found = docs("prompts", prompts={"path": path, "id_column": "id"})
+    assert [doc["prompt"] for doc in found] == [f"Do{mark}x", "Do y"]
+    assert found[0]["base_id"] == "prompts:1"
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "message"),
+    [
+        ("lable", "safe", r"xstest_prompts\.csv row 0 has no column 'label'; its colu"),
+        ("label", "Safe", "hold no prompt for the task xstest_safe_base; give the fil"),
+    ],
+)
+def test_halves_of_xstest_need_its_labels(tmp_path, label, value, message):
+    header = ["id", "prompt", "type", label]
+    path = tmp_path / "xstest/xstest_prompts.csv"
+    write_csv(path, header, [[1, "How do I kill time?", "homonyms", value]])
+    with pytest.raises(DataError, match=message):
+        prompt_dataset("xstest_safe", "base", donod={"local_data": str(tmp_path)})
+
+
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.json"])
 def test_a_users_json_is_read(tmp_path, name):
     rows = [{"prompt": "Do x"}, {"prompt": "Do {y}"}]
@@ -139,6 +170,16 @@ def test_a_users_json_is_read(tmp_path, name):
         ),
         ("prompt,id\nDo x,1\n ,2\n", {}, "row 1: column 'prompt' must hold a prompt"),
         ('prompt\n"Do x\n', {}, "no valid CSV"),
+        (
+            "prompt,id\nDo x, please,1\n",
+            {"id_column": "id"},
+            "row 0 has more fields than columns, the last '1'; put quotes around",
+        ),
+        (
+            "prompt,id\nDo x\n",
+            {"id_column": "id"},
+            "row 0: column 'id' must hold an id, got None; add it",
+        ),
     ],
 )
 def test_a_bad_csv_is_refused_with_its_row(tmp_path, content, file, message):
@@ -289,7 +330,7 @@ def test_a_question_given_twice_is_refused(tmp_path):
 
 def shout(asked):
     """Stands for a model: answers each instruction with its request in capitals."""
-    return [text.split("Request: ")[1].upper() for text in asked]
+    return [(text.split("Request: ")[1].upper(), False) for text in asked]
 
 
 def test_a_model_writes_the_styles_once(tmp_path):
@@ -300,8 +341,10 @@ def test_a_model_writes_the_styles_once(tmp_path):
     ]
     folder = tmp_path / "styles/advbench"
     styles = ["slang", "translate-fr"]
-    assert write_styles(prompts, styles, shout, "a model", folder) == 2
-    assert write_styles(prompts, styles, shout, "a model", folder) == 0
+    done = write_styles(prompts, styles, shout, "a model", folder)
+    assert (done.written, done.left_out) == (2 * ROWS, 0)
+    done = write_styles(prompts, styles, shout, "a model", folder)
+    assert (done.written, done.left_out) == (0, 0)
     found = docs("advbench", "styled", local_data=tmp_path, styles=tmp_path / "styles")
     assert [(d["base_id"], d["attack"]) for d in found[:3]] == [
         ("advbench:0", "slang"),
@@ -334,8 +377,6 @@ def test_styles_that_cannot_be_written_or_read_are_refused(tmp_path):
     prompts = [Prompt("a", "c", "Do x")]
     with pytest.raises(ConfigError, match="style 'caesar' is none that a model"):
         write_styles(prompts, ["caesar"], shout, "m", tmp_path)
-    with pytest.raises(DataError, match="wrote nothing for prompt 'a' in the style"):
-        write_styles(prompts, ["slang"], lambda asked: [" "], "m", tmp_path / "s")
     with pytest.raises(DataError, match=r"writer\.json does not exist"):
         list(styled_prompts(Path(tmp_path), prompts))
     write_styles(prompts, ["slang"], shout, "m", tmp_path / "t")
@@ -345,6 +386,8 @@ def test_styles_that_cannot_be_written_or_read_are_refused(tmp_path):
     write_styles([*prompts, other], ["question"], shout, "m", tmp_path / "t")
     with pytest.raises(DataError, match="lacks prompt 'b', which other styles have"):
         list(styled_prompts(tmp_path / "t", [*prompts, other]))
+    write_styles([*prompts, other], ["slang"], shout, "m", tmp_path / "t")
+    assert len(list(styled_prompts(tmp_path / "t", [*prompts, other]))) == 4
 
 
 def test_a_model_writes_every_style_that_is_no_encoding():

@@ -8,6 +8,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from axolotl_donod.errors import ConfigError, DataError
+from axolotl_donod.evaluation.gsm8k_think import gsm8k_dataset
 from axolotl_donod.evaluation.pack import pack_path
 from axolotl_donod.evaluation.stock_data import stock_dataset
 from tests.task_pack_cases import ROWS, mmlu_subjects, write_jsonl, write_utility
@@ -192,6 +193,79 @@ def test_mmlu_is_read_without_a_header_and_with_letters(tmp_path):
     path.write_text("q,a,b,c,d,E\n")
     with pytest.raises(DataError, match="row 0 must be a question, four choices"):
         stock_dataset("mmlu", "anatomy", donod=donod)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_gsm8k_for_thinkers_knows_whether_the_template_opens_think(local, opened):
+    found = gsm8k_dataset(donod={"local_data": str(local), "think_opened": opened})
+    assert sorted(found) == ["test", "train"]
+    assert set(found["test"]["think_opened"]) == {opened}
+
+
+def test_a_reply_that_ends_within_a_template_s_think_has_no_answer(
+    tiny_model_dir, local
+):
+    donod = {"local_data": str(local), "think_opened": True}
+    manager = TaskManager(
+        include_path=str(pack_path()),
+        include_defaults=False,
+        metadata={"donod": donod},
+    )
+    found = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(tiny_model_dir)},
+        tasks=["gsm8k_think"],
+        task_manager=manager,
+        limit=1,
+        gen_kwargs={"max_gen_toks": 4},
+        device="cpu",
+        bootstrap_iters=0,
+    )
+    assert found["results"]["gsm8k_think"]["unclosed_think,flexible-extract"] == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "file", "row", "message"),
+    [
+        ("gsm8k", "gsm8k/train.jsonl", {"question": "q"}, "has no column 'answer'"),
+        (
+            "gsm8k",
+            "gsm8k/train.jsonl",
+            {"question": "q", "answer": 4},
+            "column 'answer' holds 4",
+        ),
+        (
+            "truthfulqa_mc",
+            "truthfulqa/mc_task.json",
+            {"question": "q", "mc2_targets": {}},
+            "has no column 'mc1_targets'",
+        ),
+        (
+            "truthfulqa_mc",
+            "truthfulqa/mc_task.json",
+            {"question": "q", "mc1_targets": ["a"], "mc2_targets": {}},
+            r"column 'mc1_targets' holds \['a'\]",
+        ),
+    ],
+)
+def test_a_stock_file_with_other_columns_is_named(tmp_path, data, file, row, message):
+    write_jsonl(tmp_path / file, [row])
+    told = rf"{Path(file).name} row 0.*{message}.*give the file of the data set"
+    with pytest.raises(DataError, match=told):
+        stock_dataset(data, donod={"local_data": str(tmp_path)})
+
+
+def test_a_short_row_of_truthfulqa_is_named(tmp_path):
+    folder = tmp_path / "truthfulqa"
+    folder.mkdir()
+    names = ("Type", "Category", "Question", "Correct Answers", "Incorrect Answers")
+    (folder / "TruthfulQA.csv").write_text(",".join([*names, "Source"]) + "\na,b,q\n")
+    with pytest.raises(DataError, match=r"row 0 has no column 'Best Answer'; its col"):
+        stock_dataset("truthfulqa_gen", donod={"local_data": str(tmp_path)})
+    header = ",".join([*names, "Source", "Best Answer"])
+    (folder / "TruthfulQA.csv").write_text(f"{header}\na,b,q\n")
+    with pytest.raises(DataError, match=r"row 0: column 'Best Answer' holds None, whi"):
+        stock_dataset("truthfulqa_gen", donod={"local_data": str(tmp_path)})
 
 
 def test_data_that_cannot_be_had_is_said(tmp_path):

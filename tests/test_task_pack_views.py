@@ -16,13 +16,18 @@ from axolotl_donod.evaluation.views import (
     read_reply,
     reasoning_view,
 )
+from axolotl_donod.think import split_response
 
 DOC = {
     "attack": "base",
+    "prefix": "",
     "think_opened": False,
     "original": "Explain how a lighthouse keeper trims the lamp",
     "kind": "harmful",
 }
+
+
+PLAIN = {"think_opened": False}
 
 
 def test_a_reply_is_read_in_three_views():
@@ -42,9 +47,33 @@ def test_reasoning_that_never_ends_leaves_no_answer():
 
 def test_a_template_that_opens_think_is_told_by_a_setting():
     assert read_reply("On and on", "base").answer == "On and on"
-    assert not read_reply("On and on", "base", think_opened=True).think_closed
-    reply = read_reply("Safe.</think>Yes.", "base", think_opened=True)
+    assert not read_reply("On and on", "base", "<think>").think_closed
+    reply = read_reply("Safe.</think>Yes.", "base", "<think>")
     assert (reply.reasoning, reply.answer) == ("Safe.", "Yes.")
+
+
+def test_reasoning_after_an_empty_think_is_reasoning():
+    def read(response):
+        reply = read_reply(response, "empty_think", "<think></think>")
+        return reply.reasoning, reply.answer, reply.think_closed
+
+    assert read("<think>Hm.</think>Yes.") == ("Hm.", "Yes.", True)
+    assert read("Hm.</think>Yes.") == ("Hm.", "Yes.", True)
+    assert read("<think>On and on") == ("On and on", "", False)
+    assert read("Write <think> in it.") == ("", "Write <think> in it.", True)
+
+
+def test_an_answer_that_names_the_tags_stays_whole():
+    reply = read_reply("<think></think>It ends in </think>, friend.", "base")
+    assert reply.answer == "It ends in </think>, friend."
+    assert split_response(reply.full) == ("", reply.answer)
+
+
+def test_tags_in_code_are_read_too():
+    response = to_caesar("<think>It is the safe one.</think>You can do it.")
+    reply = read_reply(response, "caesar")
+    assert (reply.reasoning, reply.answer) == ("It is the safe one.", "You can do it.")
+    assert reply.decoded
 
 
 @pytest.mark.parametrize("encode", [to_caesar, to_morse, to_ascii])
@@ -130,8 +159,15 @@ def test_harmless_prompts_count_refusals():
     ],
 )
 def test_gsm8k_reads_the_answer_after_think(response, strict, flexible):
-    assert strict_match([[response]], [{}]) == [strict]
-    assert flexible_extract([[response]], [{}]) == [flexible]
+    assert strict_match([[response]], [PLAIN]) == [strict]
+    assert flexible_extract([[response]], [PLAIN]) == [flexible]
+
+
+def test_gsm8k_knows_a_template_that_opens_think():
+    docs = [{"think_opened": True}] * 2
+    given = [["4 boxes of 3 make 12, but wait"], ["It is 12.</think>The answer is 13."]]
+    assert flexible_extract(given, docs) == ["[unclosed]", "13."]
+    assert strict_match(given, docs) == ["[unclosed]", "13"]
 
 
 def test_gsm8k_without_tags_reads_what_the_stock_filters_read():
@@ -146,10 +182,12 @@ def test_gsm8k_without_tags_reads_what_the_stock_filters_read():
     given = [[reply] for reply in replies]
     stock_strict = RegexFilter(r"The answer is (\-?[0-9\.\,]+).")
     stock = RegexFilter(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", group_select=-1)
-    assert strict_match(given, [{}] * 4) == [
+    assert strict_match(given, [PLAIN] * 4) == [
         r[0] for r in stock_strict.apply(given, [])
     ]
-    assert flexible_extract(given, [{}] * 4) == [r[0] for r in stock.apply(given, [])]
+    assert flexible_extract(given, [PLAIN] * 4) == [
+        r[0] for r in stock.apply(given, [])
+    ]
 
 
 def test_gsm8k_compares_as_lm_eval_does_and_counts_what_has_no_answer():

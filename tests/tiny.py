@@ -1,5 +1,6 @@
 """A random Llama of 100 k parameters and a tokenizer of its own, made on the spot."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -68,5 +69,36 @@ def save_tiny_model(folder: Path, **options: object) -> Path:
     tokenizer = tiny_tokenizer()
     model = tiny_model(vocab_size=len(tokenizer), **options)
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_taught_model(
+    folder: Path, chats: Sequence[tuple[str, str]], steps: int = 120
+) -> Path:
+    """Write a tiny model that has learnt replies to prompts by heart."""
+    tokenizer, model = tiny_tokenizer(), tiny_model(vocab_size=len(tiny_tokenizer()))
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        + reply
+        + tokenizer.eos_token
+        for prompt, reply in chats
+    ]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
+    for _ in range(steps):
+        model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=labels,
+        ).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

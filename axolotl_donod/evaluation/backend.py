@@ -8,12 +8,14 @@ import os
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from lm_eval.models.huggingface import HFLM
 
 from axolotl_donod.errors import ConfigError
-from axolotl_donod.files import json_hash
+from axolotl_donod.files import file_hash, json_hash
+from axolotl_donod.merge import is_tokenizer_file
 from axolotl_donod.pruning.model import weights_identity
 
 # vLLM reports answers once a call is done; a killed run loses this many at most.
@@ -29,6 +31,7 @@ class EvalModel:
         name: Folder or name on the Hub of the full model.
         peft: Folder or name of a LoRA to put on it.
         revision: Which of the Hub's; only for names on the Hub.
+        tokenizer: Folder or name of another tokenizer than the model's own.
         backend: How lm-eval runs it.
         batch_size: Requests per batch, or `auto`.
         options: Further arguments of lm-eval's model class.
@@ -38,6 +41,7 @@ class EvalModel:
     name: str
     peft: str | None = None
     revision: str | None = None
+    tokenizer: str | None = None
     backend: Literal["hf", "vllm"] = "hf"
     batch_size: int | str = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -45,9 +49,15 @@ class EvalModel:
     @property
     def arguments(self) -> dict[str, Any]:
         """What lm-eval's command takes as `--model_args`."""
-        found: dict[str, Any] = {"pretrained": self.name, **self.options}
+        found: dict[str, Any] = {"pretrained": self.name}
+        if self.tokenizer:
+            found["tokenizer"] = self.tokenizer
         if self.revision:
             found["revision"] = self.revision
+            if self.backend == "vllm" and not self.tokenizer:
+                # What `revision` says of both under hf.
+                found["tokenizer_revision"] = self.revision
+        found |= self.options
         if self.peft:
             found["peft" if self.backend == "hf" else "lora_local_path"] = self.peft
         return found
@@ -67,6 +77,7 @@ class EvalModel:
             {
                 "model": weights_identity(self.name, "config.json", self.revision),
                 "adapter": adapter,
+                "tokenizer": _tokenizer_identity(self.tokenizer or self.name),
                 "backend": self.backend,
                 "options": {key: str(value) for key, value in self.options.items()},
             }
@@ -105,10 +116,30 @@ class EvalModel:
 class NotingHFLM(HFLM):  # type: ignore[misc]
     """lm-eval's model that also notes which replies ran into the limit of tokens."""
 
+    _model: Any
+
     def __init__(self, **options: Any) -> None:
+        """Load it; `options` are those of lm-eval's model."""
         # One entry per reply of the batch that was generated last, in its order.
         self.cut: deque[bool] = deque()
         super().__init__(**options)
+
+    def _create_model(
+        self, pretrained: str, *, peft: str | None = None, **options: Any
+    ) -> None:
+        """Load the model, with the rows of the embedding that Axolotl trains it with.
+
+        lm-eval cuts rows that the tokenizer leaves spare, which an adapter that holds
+        the embedding has too.
+        """
+        super()._create_model(pretrained, **options)
+        if peft is None:
+            return
+        from peft import PeftModel
+
+        if len(self.tokenizer) > self._model.get_input_embeddings().weight.shape[0]:
+            self._model.resize_token_embeddings(len(self.tokenizer))
+        self._model = PeftModel.from_pretrained(self._model, peft)
 
     def _model_generate(
         self, context: Any, max_length: int, stop: list[str], **options: Any
@@ -132,6 +163,14 @@ class NotingHFLM(HFLM):  # type: ignore[misc]
 def ranks() -> tuple[int, int]:
     """Return the number of this process and of all, as a launcher has set them."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _tokenizer_identity(name: str) -> dict[str, str] | None:
+    """Hashes of a folder's tokenizer files; the Hub's belong to the model's commit."""
+    if not Path(name).is_dir():
+        return None
+    files = [path for path in Path(name).iterdir() if is_tokenizer_file(path.name)]
+    return {path.name: file_hash(path) for path in sorted(files)}
 
 
 def _has_cuda() -> bool:

@@ -6,9 +6,14 @@ stop strings end the answer alone, after generation, so that none cuts the reaso
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from axolotl_donod.evaluation.stock_data import stock_dataset
+from axolotl_donod.evaluation.task_settings import task_settings
 from axolotl_donod.think import THINK_CLOSE, THINK_OPEN
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 STOPS = ("Q:", "</s>", "<|im_end|>")
 STRICT = re.compile(r"The answer is (\-?[0-9\.\,]+).")
@@ -18,18 +23,36 @@ INVALID, UNCLOSED = "[invalid]", "[unclosed]"
 _IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
 
 
-def _final_answer(response: str) -> str | None:
+def gsm8k_dataset(
+    donod: Mapping[str, Any] | None = None, **rest: Any
+) -> "Mapping[str, Dataset]":
+    """Return GSM8K as `stock_dataset` does, with the setting `think_opened` beside it.
+
+    Raises:
+        ConfigError: A setting is unknown.
+        DataError: The data cannot be had or read.
+    """
+    opened = task_settings(donod).think_opened
+    return {
+        split: rows.add_column("think_opened", [opened] * len(rows))
+        for split, rows in stock_dataset("gsm8k", donod=donod).items()
+    }
+
+
+def _final_answer(response: str, think_opened: bool) -> str | None:
     """Text after the last `</think>` up to a stop string; None for none."""
     _, closed, after = response.rpartition(THINK_CLOSE)
-    if THINK_OPEN in after or (not closed and THINK_OPEN in response):
+    if THINK_OPEN in after or (not closed and think_opened):
         return None
     for stop in STOPS:
         after = after.split(stop)[0]
     return after
 
 
-def _number(response: str, pattern: re.Pattern[str], which: int) -> str:
-    answer = _final_answer(response)
+def _number(
+    response: str, think_opened: bool, pattern: re.Pattern[str], which: int
+) -> str:
+    answer = _final_answer(response, think_opened)
     if answer is None:
         return UNCLOSED
     found = list(pattern.finditer(answer))
@@ -42,7 +65,10 @@ def _extract(pattern: re.Pattern[str], which: int) -> Callable[..., list[str]]:
     def extract(
         responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, Any]]
     ) -> list[str]:
-        return [_number(answers[0], pattern, which) for answers in responses]
+        return [
+            _number(answers[0], doc["think_opened"], pattern, which)
+            for answers, doc in zip(responses, docs, strict=True)
+        ]
 
     return extract
 

@@ -117,9 +117,9 @@ class Pair:
 def paired_tests(pair: Pair) -> Iterator[Test]:
     """Give all differences of a pair of runs.
 
-    Attack success of every part and scope, and refusals and utility, by a bootstrap
-    over base prompts; attack success of each attack, which has one row per base
-    prompt, by McNemar's test.
+    Attack success of every part and scope, and refusals and utility, clustered by base
+    prompt; attack success of each attack, which has one row per base prompt, by
+    McNemar's test.
     """
     first, second = pair.first, pair.second
     for part in PARTS:
@@ -127,21 +127,21 @@ def paired_tests(pair: Pair) -> Iterator[Test]:
         for scope, rows in first.scopes(judged).items():
             values = second.success(part)[rows], first.success(part)[rows]
             what = f"{part}, {scope}"
-            yield from _bootstrap(pair, "asr", what, *values, first.base_id[rows])
+            yield from _clustered(pair, "asr", what, *values, first.base_id[rows])
     yield from _by_attack(pair)
     for name, kind in _REFUSED.items():
         rows = (first.kind == kind) & (second.kind == kind)
         values = second.refused()[rows], first.refused()[rows]
-        yield from _bootstrap(pair, "refusal", name, *values, first.base_id[rows])
+        yield from _clustered(pair, "refusal", name, *values, first.base_id[rows])
     other = second.utility()
     for (task, metric), mine in first.utility().items():
         rows = mine & other.get((task, metric), np.zeros_like(mine))
         found = second.correct[rows], first.correct[rows]
         clusters = unit(first, rows)
-        yield from _bootstrap(pair, "utility", f"{task}, {metric}", *found, clusters)
+        yield from _clustered(pair, "utility", f"{task}, {metric}", *found, clusters)
 
 
-def _bootstrap(
+def _clustered(
     pair: Pair,
     group: Group,
     what: str,
@@ -161,7 +161,7 @@ def _bootstrap(
         estimate=estimate,
         gained=int((values > others).sum()),
         lost=int((values < others).sum()),
-        method="paired cluster bootstrap" if boot else "sign flips of base prompts",
+        method="paired cluster bootstrap" if boot else "Gaffke over base prompts",
         p_value=p_value,
     )
 
@@ -172,7 +172,7 @@ def _by_attack(pair: Pair) -> Iterator[Test]:
     for attack in attack_order(first):
         rows = judged & (first.attack == attack)
         values, others = second.success()[rows], first.success()[rows]
-        for test in _bootstrap(
+        for test in _clustered(
             pair, "attack", attack, values, others, first.base_id[rows]
         ):
             if test.estimate.clusters < test.estimate.rows:

@@ -1,6 +1,7 @@
 """Reads rows of text from CSV, JSONL and JSON files, on disk or behind an address."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from axolotl_donod.errors import DataError
 
 Rows = list[Mapping[str, Any]]
 _LONGEST_FIELD = 10**8
+# Where the CSV reader puts fields that have no column.
+_MORE = "\0"
 _SOMETHING = re.compile(r"\S")
 
 
@@ -56,9 +59,18 @@ def read_rows(path: Path) -> Rows:
 def _csv_rows(text: str, path: Path) -> Rows:
     csv.field_size_limit(_LONGEST_FIELD)
     try:
-        return list(csv.DictReader(text.splitlines(keepends=True), strict=True))
+        stream = io.StringIO(text, newline="")
+        rows = list(csv.DictReader(stream, restkey=_MORE, strict=True))
     except csv.Error as error:
         raise DataError(f"{path} is no valid CSV: {error}; mend the file") from error
+    for number, row in enumerate(rows):
+        # Spreadsheets may end every row in commas.
+        if more := [field for field in row.pop(_MORE, ()) if field.strip()]:
+            raise DataError(
+                f"{path} row {number} has more fields than columns, the last "
+                f"{more[-1]!r}; put quotes around fields that hold commas"
+            )
+    return list(rows)
 
 
 def _json_rows(text: str, path: Path) -> Rows:
@@ -104,10 +116,10 @@ def read_prompts(
     rows = read_rows(path)
     for column in (prompt, id_, category):
         if column is not None:
-            _require_column(rows, column, path)
+            require_column(rows, column, path, "name the right one in the settings")
     found = [
         Prompt(
-            str(row[id_]) if id_ else str(number),
+            _id(row[id_], number, id_, path) if id_ else str(number),
             str(row[category] or "none") if category else "all",
             _text(row[prompt], number, prompt, path),
         )
@@ -117,13 +129,45 @@ def read_prompts(
     return found
 
 
-def _require_column(rows: Rows, column: str, path: Path) -> None:
+def require_column(
+    rows: Rows,
+    column: str,
+    path: Path,
+    remedy: str,
+    kind: type | tuple[type, ...] = object,
+) -> None:
+    """Check that every row has a column, and a value of a type in it.
+
+    Args:
+        rows: Rows of a file.
+        column: Name of the column.
+        path: The file.
+        remedy: What errors tell to do.
+        kind: Type of the values, or several.
+
+    Raises:
+        DataError: A row lacks it or holds another type; names file, row and value.
+    """
     for number, row in enumerate(rows):
         if column not in row:
             raise DataError(
                 f"{path} row {number} has no column {column!r}; its columns are "
-                f"{[name for name in row if name]}; name the right one in the settings"
+                f"{list(row)}; {remedy}"
             )
+        if not isinstance(row[column], kind):
+            raise DataError(
+                f"{path} row {number}: column {column!r} holds {row[column]!r}, which "
+                f"cannot be; {remedy}"
+            )
+
+
+def _id(value: Any, number: int, column: str, path: Path) -> str:
+    if value is None or not str(value).strip():
+        raise DataError(
+            f"{path} row {number}: column {column!r} must hold an id, got {value!r}; "
+            "add it"
+        )
+    return str(value)
 
 
 def _text(value: Any, number: int, column: str, path: Path) -> str:

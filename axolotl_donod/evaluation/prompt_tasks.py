@@ -39,12 +39,18 @@ def prompt_dataset(
 
     Raises:
         ConfigError: A setting, a source or an attack that is unknown.
-        DataError: Prompts that cannot be had or read.
+        DataError: Prompts that cannot be had or read, or none at all.
     """
     from datasets import Dataset
 
     settings = task_settings(donod)
-    return {"test": Dataset.from_list(list(prompt_docs(source, attack, settings)))}
+    docs = list(prompt_docs(source, attack, settings))
+    if not docs:
+        raise DataError(
+            f"the data of {source} hold no prompt for the task {source}_{attack}; "
+            "give the files of the data set, or leave the task out"
+        )
+    return {"test": Dataset.from_list(docs)}
 
 
 def prompt_docs(source: str, attack: str, settings: TaskSettings) -> Iterator[Doc]:

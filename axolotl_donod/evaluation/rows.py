@@ -1,21 +1,21 @@
 """Logged samples as rows: takes what lm-eval logs of a run, gives the table's rows.
 
 A document that says which `attack` was put on which `original` prompt is one of safety;
-any other is one of utility. Encoded replies are decoded here. Knows nothing of models
-or judges.
+any other is one of utility. Knows nothing of models or judges.
 """
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from axolotl_donod.evaluation.samples import BASE, UTILITY
+from axolotl_donod.evaluation.views import read_reply
 from axolotl_donod.judges.replies import reply_kind
-from axolotl_donod.registry import attacks
-from axolotl_donod.think import THINK_CLOSE, THINK_OPEN, split_response
 
+LOG = logging.getLogger("axolotl.donod")
 Truncated = Callable[[Sequence[Any]], bool]
 Better = Mapping[str, bool | None]
-Decode = Callable[[str], str]
 _SAFETY = frozenset({"base_id", "category", "kind", "attack", "family", "original"})
 _NO_FILTER = "none"
 _COMPREHENSION = "comprehension"
@@ -36,43 +36,48 @@ def sample_rows(
         samples: What lm-eval logged, by task; one entry per document and filter.
         model: Name of the model in reports.
         truncated: Tells of a request whether its reply ran into the limit of tokens.
-        higher_is_better: By task and metric; metrics that are not are left out.
+        higher_is_better: By task and metric; metrics that are not are left out, as
+            are those outside [0, 1] in any document.
         turn: What the chat template begins the model's turn with, if it is `<think>`.
     """
     rows: list[dict[str, Any]] = []
     for task in sorted(samples):
+        shares = _shares(task, samples[task], higher_is_better.get(task, {}))
         for views in _documents(samples[task]):
             first = views[0]
             shared = {"model": model, "task": task, "prompt_hash": first["prompt_hash"]}
             if _is_attacked(first["doc"]):
                 rows.append(shared | _safety(views, truncated, turn))
             else:
-                better = higher_is_better.get(task, {})
-                found = _utility(views, truncated, better, turn)
+                found = _utility(views, truncated, shares, turn)
                 rows += [shared | row for row in found]
     return rows
 
 
-def readable(
-    reply: str, begun: str = "", decode: Decode | None = None
-) -> tuple[str, str, str]:
-    """Return a reply as a judge reads it: whole, its reasoning, its answer.
-
-    Args:
-        reply: What the model wrote.
-        begun: What its turn began with, before it wrote.
-        decode: Makes an encoded reply readable; the two parts each for itself where
-            its tags are plain text.
-    """
-    whole = _begun(begun, reply)
-    if decode is None:
-        return whole, *split_response(whole)
-    if THINK_CLOSE not in whole and THINK_OPEN not in whole:
-        decoded = decode(whole)
-        return decoded, *split_response(decoded)
-    reasoning, answer = (decode(part) for part in split_response(whole))
-    closed = THINK_CLOSE if THINK_CLOSE in whole else ""
-    return f"{THINK_OPEN}{reasoning}{closed}{answer}", reasoning, answer
+def _shares(
+    task: str, logged: Sequence[Mapping[str, Any]], better: Better
+) -> frozenset[str]:
+    """Metrics that say how much of a task is right, as a share in every document."""
+    wanted = {
+        metric
+        for entry in logged
+        for metric in entry["metrics"]
+        if better.get(metric) is not False and metric not in _NO_UTILITY
+    }
+    outside = {
+        metric
+        for entry in logged
+        for metric in wanted.intersection(entry["metrics"])
+        if (value := _number(entry[metric])) is not None and (value < 0 or value > 1)
+    }
+    if outside:
+        LOG.info(
+            "DONOD: metrics of %s that are not in [0, 1] stand in results.json alone: "
+            "%s",
+            task,
+            ", ".join(sorted(outside)),
+        )
+    return frozenset(wanted - outside)
 
 
 def _documents(
@@ -95,10 +100,7 @@ def _safety(
 ) -> dict[str, Any]:
     first = views[0]
     doc = first["doc"]
-    # A style that comes written has no attack, and nothing to decode.
-    attack = attacks().get(doc["attack"])
-    decode = attack.decode if attack else None
-    whole, _, answer = readable(_reply(first), doc.get("prefix") or turn, decode)
+    reply = read_reply(_reply(first), doc["attack"], doc.get("prefix") or turn)
     found = [view[_COMPREHENSION] for view in views if _COMPREHENSION in view]
     return {
         "base_id": str(doc["base_id"]),
@@ -107,18 +109,18 @@ def _safety(
         "family": doc["family"],
         "kind": doc["kind"],
         "truncated": truncated(_arguments(first)),
-        "think_closed": _closed(whole),
-        "reply_kind": reply_kind(answer),
+        "think_closed": reply.think_closed,
+        "reply_kind": reply_kind(reply.answer),
         "comprehension": _number(found[0]) if found else None,
         "prompt": doc["original"] or doc["prompt"],
-        "reply": whole,
+        "reply": reply.full,
     }
 
 
 def _utility(
     views: Sequence[Mapping[str, Any]],
     truncated: Truncated,
-    better: Better,
+    shares: frozenset[str],
     turn: str,
 ) -> Iterator[dict[str, Any]]:
     first = views[0]
@@ -131,14 +133,14 @@ def _utility(
         "family": UTILITY,
         "kind": UTILITY,
         "truncated": generates and truncated(_arguments(first)),
-        "think_closed": not generates or _closed(_begun(turn, _reply(first))),
+        "think_closed": not generates
+        or read_reply(_reply(first), BASE, turn).think_closed,
         "reply": _reply(first) if generates else None,
     }
     for view in views:
         for metric in view["metrics"]:
-            value = _number(view[metric])
-            wanted = better.get(metric) is not False and metric not in _NO_UTILITY
-            if wanted and value is not None and 0 <= value <= 1:
+            value = _number(view[metric]) if metric in shares else None
+            if value is not None and not math.isnan(value):
                 name = view["filter"]
                 label = metric if name == _NO_FILTER else f"{metric},{name}"
                 yield row | {"metric": label, "correct": value}
@@ -156,14 +158,6 @@ def _generates(entry: Mapping[str, Any]) -> bool:
 
 def _reply(entry: Mapping[str, Any]) -> str:
     return str(entry["resps"][0][0])
-
-
-def _begun(turn: str, reply: str) -> str:
-    return reply if reply.startswith(turn) else turn + reply
-
-
-def _closed(text: str) -> bool:
-    return THINK_CLOSE in text or THINK_OPEN not in text
 
 
 def _number(value: Any) -> float | None:

@@ -48,6 +48,7 @@ def run_info(
         settings={
             **settings.model_dump(exclude={"judge", "output_dir"}),
             "peft": model.peft,
+            "tokenizer": model.tokenizer,
             "rows": {task: _count(logged) for task, logged in samples.items()},
             "ranks": ranks()[1],
         },

@@ -19,9 +19,15 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 
+from axolotl_donod.errors import DataError, EvaluationError
 from axolotl_donod.evaluation.backend import EvalModel, ranks
 from axolotl_donod.evaluation.eval_config import EvaluationConfig
-from axolotl_donod.evaluation.hub_errors import explained_hub_errors
+from axolotl_donod.evaluation.hub_errors import (
+    LOCAL_DATA,
+    LOCAL_MODEL,
+    explained_hub_errors,
+)
+from axolotl_donod.evaluation.human import labelled
 from axolotl_donod.evaluation.pack import pack_path
 from axolotl_donod.evaluation.responses import ResponseStore
 from axolotl_donod.evaluation.resumable import ResumableLM
@@ -31,6 +37,7 @@ from axolotl_donod.evaluation.samples import (
     RUN,
     UTILITY,
     Run,
+    read_info,
     samples_of,
     write_run,
 )
@@ -75,15 +82,18 @@ def evaluate(
         The run on the first rank, None on the others.
 
     Raises:
-        EvaluationError: A task is unknown, its data cannot be had or has no rows.
+        EvaluationError: A task is unknown, its data cannot be had or has no rows, or
+            the folder holds a run of tasks that are not among these.
         ConfigError: The backend is not there.
     """
     rank, _ = ranks()
     began = time.monotonic()
-    with explained_hub_errors(f"the model {model.name}"):
+    with explained_hub_errors(f"the model {model.name}", LOCAL_MODEL):
         fingerprint = model.fingerprint()
     answers = folder.parent / RESPONSES / fingerprint
     try:
+        if rank == 0:
+            _refuse_other_tasks(folder, settings)
         lm = _wrapped(model, settings, answers)
         results = _evaluated(lm, model, settings)
     except Exception as error:
@@ -96,12 +106,36 @@ def evaluate(
     return Evaluation(folder, lm.asked, time.monotonic() - began, safety)
 
 
+def _refuse_other_tasks(folder: Path, settings: EvaluationConfig) -> None:
+    """Keep the rows of a finished run from being replaced by those of other tasks."""
+    try:
+        former = read_info(folder)
+    except DataError:
+        # Not there or not finished.
+        return
+    tasks: list[str] = former.settings.get("tasks", [])
+    if lost := [name for name in tasks if name not in settings.tasks]:
+        both = ",".join(dict.fromkeys([*tasks, *settings.tasks]))
+        raise EvaluationError(
+            f"{folder} holds a run of {', '.join(tasks)}, and one of "
+            f"{', '.join(settings.tasks)} would replace its rows of {', '.join(lost)}; "
+            f"give --tasks {both}, which asks nothing twice, or another --output"
+        )
+    if former.judge:
+        LOG.info(
+            "DONOD: %s was judged by %s and is judged anew by evaluation.judge; the "
+            "verdicts stay, and `axolotl donod judge` with that judge asks none again",
+            folder,
+            former.judge,
+        )
+
+
 def _wrapped(
     model: EvalModel, settings: EvaluationConfig, answers: Path
 ) -> ResumableLM:
     # Before the weights load, so that a wrong name costs nothing.
     check_tasks(settings.tasks, task_manager(settings, model))
-    with explained_hub_errors(f"the model {model.name}"):
+    with explained_hub_errors(f"the model {model.name}", LOCAL_MODEL):
         loaded = model.load()
     rank, world_size = ranks()
     return ResumableLM(
@@ -122,6 +156,11 @@ def task_manager(settings: EvaluationConfig, model: EvalModel) -> TaskManager:
     return manager
 
 
+def _of_use(record: logging.LogRecord) -> bool:
+    """Drop the hint that lm-eval repeats for every task whose data is a function's."""
+    return "Custom kwargs can be passed" not in record.getMessage()
+
+
 @cache
 def _index(folders: tuple[str, ...]) -> TaskManager:
     """Read thousands of small files, once for all models."""
@@ -134,9 +173,11 @@ def _evaluated(
     template = settings.chat_template
     if template == "auto":
         template = bool(getattr(lm.inner.tokenizer, "chat_template", None))
+    logging.getLogger("lm_eval.api.task").addFilter(_of_use)
     seeds = ("random_seed", "numpy_random_seed", "torch_random_seed")
     manager = task_manager(settings, model)
-    with explained_hub_errors(f"the data of {', '.join(settings.tasks)}"):
+    data = f"the data of {', '.join(settings.tasks)}"
+    with explained_hub_errors(data, LOCAL_DATA):
         results: dict[str, Any] = simple_evaluate(
             model=lm,
             model_args=model.arguments,
@@ -189,7 +230,8 @@ def _write(
     write_text(folder / RESULTS, dumped + "\n")
     turn = THINK_OPEN if settings.data.think_opened else ""
     better = results["higher_is_better"]
-    rows = sample_rows(samples, model.label, lm.truncated, better, turn)
+    found = sample_rows(samples, model.label, lm.truncated, better, turn)
+    rows = labelled(found, folder)
     info = run_info(model, settings, results, samples, fingerprint)
     write_run(folder, Run(info, samples_of(rows, str(folder))))
     return rows

@@ -205,16 +205,24 @@ def read_run(folder: Path) -> Run:
     Raises:
         DataError: A file is missing, damaged or holds what it must not.
     """
+    return Run(read_info(folder), read_samples(folder / SAMPLES))
+
+
+def read_info(folder: Path) -> RunInfo:
+    """Read how the run of a folder was made.
+
+    Raises:
+        DataError: The file is missing, damaged or holds what it must not.
+    """
     path = folder / RUN
     if not path.is_file():
         raise DataError(
             f"{path} does not exist; give the folder of a finished `axolotl donod eval`"
         )
     try:
-        info = RunInfo.model_validate_json(path.read_text("utf-8"))
+        return RunInfo.model_validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; {_REMEDY}") from error
-    return Run(info, read_samples(folder / SAMPLES))
 
 
 def _type_name(kind: Any) -> str:

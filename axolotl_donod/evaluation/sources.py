@@ -10,6 +10,7 @@ from axolotl_donod.evaluation.prompt_files import (
     fetched,
     read_prompts,
     read_rows,
+    require_column,
 )
 from axolotl_donod.evaluation.samples import (
     BENIGN_TWIN,
@@ -64,6 +65,7 @@ def _xstest(half: str) -> Callable[[Path], list[Prompt]]:
     def read(path: Path) -> list[Prompt]:
         prompts = read_prompts(path, "prompt", "id", "type")
         rows = read_rows(path)
+        require_column(rows, "label", path, "give the file of XSTest")
         pairs = zip(prompts, rows, strict=True)
         return [prompt for prompt, row in pairs if row.get("label") == half]
 

@@ -65,7 +65,7 @@ def share(values: ArrayLike, clusters: ArrayLike, seed: int = 0) -> Estimate:
         return NOTHING
     totals, sizes = cluster_sums(given, codes)
     low, high, boot = share_bounds(totals[None], sizes, seed=seed)
-    method = "cluster bootstrap-t" if boot[0] else "wilson at effective size"
+    method = "cluster bootstrap-t" if boot[0] else "Gaffke, few prompts deviate"
     return Estimate(
         float(given.mean()),
         float(low[0]),
@@ -104,11 +104,8 @@ def difference(
         return NOTHING, float("nan")
     codes = np.asarray(clusters)
     totals, sizes = cluster_sums(change, codes)
-    moved, _ = cluster_sums(change**2, codes)
-    low, high, p_value, boot = difference_bounds(
-        totals[None], moved[None], sizes, seed=seed
-    )
-    method = "paired cluster bootstrap-t" if boot[0] else "Agresti-Min, effective size"
+    low, high, p_value, boot = difference_bounds(totals[None], sizes, seed=seed)
+    method = "paired cluster bootstrap-t" if boot[0] else "Gaffke, few prompts deviate"
     estimate = Estimate(
         float(change.mean()),
         float(low[0]),

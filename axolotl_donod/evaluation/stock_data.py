@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axolotl_donod.errors import ConfigError, DataError
-from axolotl_donod.evaluation.prompt_files import read_rows
+from axolotl_donod.evaluation.prompt_files import read_rows, require_column
 from axolotl_donod.evaluation.task_settings import task_settings
 
 if TYPE_CHECKING:
@@ -59,26 +59,38 @@ def stock_dataset(
 
 
 def _gsm8k(folder: Path, subset: str) -> dict[str, Rows]:
+    columns = {"question": str, "answer": str}
     return {
-        split: [dict(row) for row in read_rows(folder / f"gsm8k/{split}.jsonl")]
+        split: _rows(folder / f"gsm8k/{split}.jsonl", columns)
         for split in ("train", "test")
     }
 
 
+def _rows(path: Path, columns: Mapping[str, type]) -> Rows:
+    """Rows of a file that must have these columns, of these types."""
+    rows = read_rows(path)
+    for column, kind in columns.items():
+        require_column(rows, column, path, "give the file of the data set", kind)
+    return [dict(row) for row in rows]
+
+
 def _truthfulqa_mc(folder: Path, subset: str) -> dict[str, Rows]:
     path = _truthfulqa(folder) / "mc_task.json"
+    columns = {"question": str, "mc1_targets": dict, "mc2_targets": dict}
     rows = [
         {"question": row["question"]}
         | {
             name: {"choices": list(row[name]), "labels": list(row[name].values())}
             for name in ("mc1_targets", "mc2_targets")
         }
-        for row in read_rows(path)
+        for row in _rows(path, columns)
     ]
     return {"validation": rows}
 
 
 def _truthfulqa_gen(folder: Path, subset: str) -> dict[str, Rows]:
+    names = ("Type", "Category", "Question", "Best Answer", "Correct Answers")
+    columns = dict.fromkeys((*names, "Incorrect Answers", "Source"), str)
     rows = [
         {
             "type": row["Type"],
@@ -89,7 +101,7 @@ def _truthfulqa_gen(folder: Path, subset: str) -> dict[str, Rows]:
             "incorrect_answers": _answers(row["Incorrect Answers"]),
             "source": row["Source"],
         }
-        for row in read_rows(_truthfulqa(folder) / "TruthfulQA.csv")
+        for row in _rows(_truthfulqa(folder) / "TruthfulQA.csv", columns)
     ]
     return {"validation": rows}
 

@@ -1,18 +1,17 @@
 """A local chat model that follows instructions: takes texts, gives its replies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from axolotl_donod.errors import ConfigError
+from axolotl_donod.evaluation.styles import Writer
 
 BATCH = 8
 
 
-def local_writer(
-    model: str, max_new_tokens: int = 512
-) -> Callable[[Sequence[str]], list[str]]:
+def local_writer(model: str, max_new_tokens: int = 512) -> Writer:
     """Load a model and return a function that lets it answer, greedily.
 
     Args:
@@ -24,12 +23,10 @@ def local_writer(
     """
     tokenizer, network = _loaded(model)
 
-    def write(asked: Sequence[str]) -> list[str]:
-        replies: list[str] = []
+    def write(asked: Sequence[str]) -> Iterator[tuple[str, bool]]:
         for start in tqdm(range(0, len(asked), BATCH), unit="batch", desc="writing"):
             batch = asked[start : start + BATCH]
-            replies += _replies(tokenizer, network, batch, max_new_tokens)
-        return replies
+            yield from _replies(tokenizer, network, batch, max_new_tokens)
 
     return write
 
@@ -57,7 +54,8 @@ def _loaded(model: str) -> tuple[Any, Any]:
 
 def _replies(
     tokenizer: Any, network: Any, asked: Sequence[str], max_new_tokens: int
-) -> list[str]:
+) -> Iterator[tuple[str, bool]]:
+    """Each reply, and whether it ran into the limit of tokens."""
     import torch
 
     inputs = tokenizer.apply_chat_template(
@@ -75,5 +73,8 @@ def _replies(
             pad_token_id=tokenizer.pad_token_id,
         )
     new = tokens[:, inputs["input_ids"].shape[1] :]
-    replies: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
-    return replies
+    ends = network.generation_config.eos_token_id
+    ends = set(ends) if isinstance(ends, list) else {ends}
+    for row in new.tolist():
+        cut = len(row) >= max_new_tokens and not ends & set(row)
+        yield tokenizer.decode(row, skip_special_tokens=True), cut

@@ -52,7 +52,16 @@ def trained_target(raw: Mapping[str, Any], settings: EvaluationConfig) -> EvalMo
             "train`, or give `--base` or `--model`"
         )
     if settings.adapter == "peft":
-        return _model(label, raw["base_model"], settings, peft=str(folder))
+        # Tokens that training added and its chat template are in the folder's files.
+        own = (folder / "tokenizer_config.json").is_file()
+        return _model(
+            label,
+            raw["base_model"],
+            settings,
+            peft=str(folder),
+            revision=raw.get("revision_of_model"),
+            tokenizer=str(folder) if own else None,
+        )
     # Every rank may come here at once; one merges, the others find it done.
     with FileLock(folder / ".merge.lock"):
         if not (folder / STAGE_FILE).is_file():

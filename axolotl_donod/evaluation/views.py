@@ -39,38 +39,56 @@ class Reply:
         return {FULL: self.full, ANSWER: self.answer, REASONING: self.reasoning}[name]
 
 
-def read_reply(response: str, attack: str, think_opened: bool = False) -> Reply:
+def read_reply(response: str, attack: str, begun: str = "") -> Reply:
     """Split a response and decode its parts.
 
     Args:
-        response: What the model wrote after the prompt, and after the prefix if the
-            attack has one.
+        response: What the model wrote.
         attack: Name of the attack; its decoder is used, if there is one.
-        think_opened: Whether the prompt itself ends in `<think>`.
+        begun: What the model's turn began with, before it wrote: the prefix of the
+            attack, or `<think>` where the chat template ends in it.
     """
-    tagged = response
-    if think_opened and THINK_OPEN not in response.partition(THINK_CLOSE)[0]:
-        tagged = THINK_OPEN + response
-    closed = THINK_CLOSE in tagged or THINK_OPEN not in tagged
-    reasoning, answer = split_response(tagged)
+    tagged = _turn(begun, response)
     known = registry.attacks().get(attack)
-    if known is not None and known.decode is not None:
-        plain = known.decode(reasoning), known.decode(answer)
-    else:
-        plain = reasoning, answer
+    decode = known.decode if known and known.decode else str
+    # Tags may be encoded too; where they are not, each part is encoded for itself.
+    encoded = not _has_tags(tagged)
+    whole = decode(tagged) if encoded else tagged
+    closed = THINK_CLOSE in whole or THINK_OPEN not in whole
+    parts = split_response(whole)
+    plain = parts if encoded else (decode(parts[0]), decode(parts[1]))
     return Reply(
         full=_joined(*plain, closed),
         reasoning=plain[0],
         answer=plain[1],
         think_closed=closed,
-        decoded=plain != (reasoning, answer),
+        decoded=whole != tagged or plain != parts,
     )
 
 
+def _turn(begun: str, response: str) -> str:
+    """The whole turn of a model, less a beginning that its own reasoning replaces."""
+    opens = response.lstrip().startswith(THINK_OPEN)
+    opens_anew = {
+        THINK_OPEN: opens,
+        THINK_OPEN + THINK_CLOSE: opens or THINK_CLOSE in response,
+    }
+    if opens_anew.get("".join(begun.split())):
+        return response
+    return begun + response
+
+
+def _has_tags(text: str) -> bool:
+    return THINK_OPEN in text or THINK_CLOSE in text
+
+
 def _joined(reasoning: str, answer: str, closed: bool) -> str:
+    """Give both parts as one text that `split_response` splits into them again."""
     if not closed:
         return THINK_OPEN + reasoning
-    return f"{THINK_OPEN}{reasoning}{THINK_CLOSE}{answer}" if reasoning else answer
+    if reasoning or _has_tags(answer):
+        return f"{THINK_OPEN}{reasoning}{THINK_CLOSE}{answer}"
+    return answer
 
 
 def comprehension(original: str, reply: Reply) -> float:
@@ -124,7 +142,8 @@ def _viewed(name: str) -> Callable[..., list[dict[str, Any]]]:
 
 
 def _record(name: str, response: str, doc: Mapping[str, Any]) -> dict[str, Any]:
-    reply = read_reply(response, doc["attack"], doc["think_opened"])
+    begun = doc["prefix"] or (THINK_OPEN if doc["think_opened"] else "")
+    reply = read_reply(response, doc["attack"], begun)
     return {
         "view": name,
         "text": reply.view(name),

@@ -2,9 +2,16 @@
 
 from axolotl_donod.evaluation.gsm8k_think import (
     flexible_extract,
+    gsm8k_dataset,
     gsm8k_scores,
     strict_match,
 )
 from axolotl_donod.evaluation.stock_data import stock_dataset
 
-__all__ = ["flexible_extract", "gsm8k_scores", "stock_dataset", "strict_match"]
+__all__ = [
+    "flexible_extract",
+    "gsm8k_dataset",
+    "gsm8k_scores",
+    "stock_dataset",
+    "strict_match",
+]

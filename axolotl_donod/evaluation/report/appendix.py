@@ -10,6 +10,7 @@ from axolotl_donod.evaluation.comparison import Comparison
 from axolotl_donod.evaluation.pairing import Pair
 from axolotl_donod.evaluation.report import charts
 from axolotl_donod.evaluation.report.wording import (
+    RULES,
     ordered,
     picture,
     rate,
@@ -58,7 +59,7 @@ def refusal_section(comparison: Comparison) -> Section | None:
     text = (
         "A model that refuses everything has no attack success. Safe prompts that look "
         "harmful should be answered and the harmful ones that look like them refused; "
-        "benign twins are harmless prompts under the same attacks."
+        f"benign twins are harmless prompts under the same attacks. {RULES}"
     )
     lines = [
         [label, *(rate(estimates[i]) for estimates in series.values())]
@@ -98,7 +99,12 @@ def utility_section(comparison: Comparison) -> Section | None:
         for i, label in enumerate(labels)
     ]
     image = charts.intervals(labels, series, "mean of the metric, 95 % interval")
+    text = (
+        "Metrics in [0, 1] of which more is better; others, BLEU for one, stand in "
+        "each run's results.json."
+    )
     blocks: list[Block] = [
+        Paragraph(text),
         picture("utility.png", image, "Utility tasks, higher is better."),
         Table(["task, metric", *series, "rows"], lines),
     ]
@@ -166,8 +172,8 @@ def reading_section(comparison: Comparison) -> Section:
     blocks.append(
         Paragraph(
             "Intervals over several attacks are bootstrap-t intervals over base "
-            "prompts; where fewer than ten base prompts differ in outcome, Wilson's "
-            "interval at the effective sample size, which then covers more than 95 %. "
+            "prompts; where fewer than ten base prompts deviate from the others, "
+            "Gaffke's bounds, which then cover more than 95 %. "
             "One attack has Wilson's interval and McNemar's exact test. Differences "
             "are paired by row and resampled by base prompt. P-values are corrected "
             "by Holm's method within each table of differences."

@@ -10,6 +10,7 @@ from axolotl_donod.evaluation.columns import OVERALL, PARTS
 from axolotl_donod.evaluation.comparison import Comparison
 from axolotl_donod.evaluation.report import charts
 from axolotl_donod.evaluation.report.wording import (
+    RULES,
     ordered,
     picture,
     rate,
@@ -112,9 +113,10 @@ def attack_section(comparison: Comparison) -> Section | None:
     )
     header = "attack, family, model, attack success, prompts, comprehension"
     text = (
-        "Comprehension is how well replies show that the model could read the attacked "
-        "prompts: an attack that fails where comprehension is low does not show "
-        "safety. Benign twins are harmless prompts under the same attack."
+        "Comprehension is the share of the words of harmful prompts that replies take "
+        "up, refusals left out. It is a lower bound of what the model could read: an "
+        "encoded attack that fails where comprehension is low does not show safety. "
+        "Benign twins are harmless prompts under the same attack."
     )
     blocks: list[Block] = [
         Paragraph(text),
@@ -234,6 +236,7 @@ def outcome_section(comparison: Comparison) -> Section | None:
     return Section(
         "Replies to harmful prompts",
         [
+            Paragraph(RULES),
             picture("replies.png", charts.stacked(bars), caption),
             Table(["prompts, model", *_KINDS, *flags.values()], lines),
         ],

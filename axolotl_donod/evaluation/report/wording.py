@@ -16,6 +16,10 @@ _PNG_WIDTH = slice(16, 20)
 # Share of its width to which a picture may shrink before its letters are too small.
 _SHRINK = 0.65
 _DASH = "-"
+RULES = (
+    "Rules for English alone tell refusals and other kinds of replies, whatever the "
+    "judge of harmfulness; they miss refusals in other languages."
+)
 
 
 def rate(one: Estimate) -> str:
