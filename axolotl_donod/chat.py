@@ -26,6 +26,9 @@ _BUSY = (408, 409, 425, 429)
 _HOPELESS = (401, 403, 404, 405)
 _MAX_BACKOFF_SECONDS = 60.0
 _SHOWN = 300
+_MOST_TOKENS = 2**31
+# Shorter keys are placeholders such as `none`, which any text may hold.
+_SECRET_CHARACTERS = 12
 
 
 class ChatFailure(DonodError):
@@ -98,15 +101,8 @@ class ChatClient:
 
     def complete(self, messages: Sequence[Mapping[str, str]], **body: Any) -> str:
         """Ask for one reply, and give its text; takes and raises what `ask` does."""
-        answer = self.ask(messages, **body)
-        try:
-            content = answer["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ChatFailure(
-                f"the server's answer has no choices[0].message.content: "
-                f"{self._shown(json.dumps(answer))}"
-            ) from error
-        return self.masked(content) if isinstance(content, str) else ""
+        choice = self.first_choice(self.ask(messages, **body))
+        return self.masked(choice["message"].get("content") or "")
 
     def ask(self, messages: Sequence[Mapping[str, Any]], **body: Any) -> Any:
         """Ask for one reply, and give the whole answer as the server sends it.
@@ -125,9 +121,26 @@ class ChatClient:
         sent = {key: value for key, value in whole.items() if value is not None}
         return self._send(json.dumps(sent).encode())
 
+    def first_choice(self, answer: Any) -> dict[str, Any]:
+        """The first choice of an answer; its `message` holds a text or none.
+
+        Raises:
+            ChatFailure: The answer has no such choice.
+        """
+        with suppress(AttributeError, IndexError, KeyError, TypeError):
+            choice: dict[str, Any] = answer["choices"][0]
+            content = choice["message"].get("content")
+            if content is None or isinstance(content, str):
+                return choice
+        raise ChatFailure(
+            "the server's answer has no choices[0].message.content: "
+            f"{self._shown(json.dumps(answer))}"
+        )
+
     def masked(self, text: str) -> str:
-        """A text of the server's without the key."""
-        return text.replace(self._key, "***") if self._key else text
+        """A text of the model's without the key, unless that is a mere placeholder."""
+        secret = self._key and len(self._key) >= _SECRET_CHARACTERS
+        return self._keyless(text) if secret else text
 
     def _send(self, content: bytes) -> Any:
         last = _Attempt()
@@ -158,7 +171,7 @@ class ChatClient:
             return _Attempt(cause=self._shown(str(error)), reached=False)
         except httpx.TimeoutException:
             return _Attempt(cause=f"silence of {self._options.timeout_seconds:g} s")
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             cause = f"{type(error).__name__}: {self._shown(str(error))}"
             return _Attempt(cause=cause)
         return self._read(response)
@@ -174,18 +187,15 @@ class ChatClient:
             raise ChatFailure(cause, refused=True)
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return _Attempt(cause=f"no JSON: {self._shown(response.text)}")
         self._count(answer)
-        return _Attempt(answer)
+        return _Attempt(answer, cause=self._shown(response.text))
 
     def _count(self, answer: Any) -> None:
-        usage = answer.get("usage") if isinstance(answer, dict) else None
-        if not isinstance(usage, dict):
-            return
         with self._lock:
-            self.spent.read += int(usage.get("prompt_tokens") or 0)
-            self.spent.written += int(usage.get("completion_tokens") or 0)
+            self.spent.read += counted(answer, "prompt_tokens")
+            self.spent.written += counted(answer, "completion_tokens")
 
     def _asked_to_wait(self, response: "httpx.Response") -> float:
         """Seconds that Retry-After names; all threads wait for them."""
@@ -211,10 +221,10 @@ class ChatClient:
 
     def _shown(self, text: str) -> str:
         """A server's words for a message: short, and without the key."""
-        text = " ".join(text.split())
-        if self._key:
-            text = text.replace(self._key, "***")
-        return text[:_SHOWN]
+        return self._keyless(" ".join(text.split()))[:_SHOWN]
+
+    def _keyless(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
 
     def bill(self) -> str:
         """What was spent so far, in a few words."""
@@ -243,6 +253,13 @@ class _Pace:
         """Let nothing out for so long."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
+
+
+def counted(answer: Any, name: str) -> int:
+    """Tokens under a name of an answer's `usage`; 0 where it holds no such count."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    tokens = usage.get(name) if isinstance(usage, dict) else None
+    return tokens if isinstance(tokens, int) and 0 < tokens < _MOST_TOKENS else 0
 
 
 def _retry_after(value: str) -> float | None:

@@ -4,6 +4,7 @@ Knows Axolotl's config and the folder layout, nothing of how pairs are made.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from axolotl_donod.checks import read_raw, read_sections
 from axolotl_donod.config import DEFAULT_SEED, AwDpoConfig, StageInfo
 from axolotl_donod.datasets import starting_model
 from axolotl_donod.errors import ConfigError
+from axolotl_donod.evaluation.eval_config import EvaluationConfig
+from axolotl_donod.evaluation.held_out import held_out_prompts
 from axolotl_donod.preference.build import PairsTask
 from axolotl_donod.preference.pairs_config import PAIRS_FOLDER
 
@@ -32,11 +35,15 @@ def pairs_task(cfg: Any) -> PairsTask:
     if stage.pairs is None:
         raise ConfigError("the stage has no `alignment.pairs:` to make pairs by")
     aw_dpo = AwDpoConfig.model_validate(cfg.aw_dpo.to_dict() if cfg.aw_dpo else {})
+    given = cfg.evaluation.to_dict() if cfg.evaluation else {}
+    data = EvaluationConfig.model_validate(given).data
+    folder = Path(stage.root) / PAIRS_FOLDER
     return PairsTask(
         settings=stage.pairs,
-        folder=Path(stage.root) / PAIRS_FOLDER,
+        folder=folder,
         model=starting_model(cfg),
         epsilon=aw_dpo.epsilon,
+        held_out=partial(held_out_prompts, data, folder / "held_out"),
     )
 
 

@@ -21,22 +21,29 @@ def concurrently(
 ) -> Iterator[tuple[int, Result]]:
     """Do work on items in threads; give results as they come, with their positions.
 
-    Where one raises, `stop` is set, what the others still finish is given, and then
-    the error is raised. An interrupt waits for nothing; what is done is given first.
+    Where one raises, `stop` is set. Once it is, by that or by whoever takes the
+    results, no item is begun; what is still finished is given, and then the first
+    error is raised. An interrupt waits for nothing; what is done is given first.
     """
     done: _Done = queue.SimpleQueue()
+    errors: list[Exception] = []
     threads = _started(work, items, workers, stop, done)
     try:
         for _ in items:
             position, result, error = done.get()
-            if error is not None:
-                for thread in threads:
-                    thread.join()
-                yield from _finished(done)
-                raise error
-            yield position, result
+            if error is None:
+                yield position, result
+            else:
+                errors.append(error)
+            if errors or stop.is_set():
+                break
+        for thread in threads:
+            thread.join()
+        yield from _finished(done, errors)
+        if errors:
+            raise errors[0]
     except KeyboardInterrupt:
-        yield from _finished(done)
+        yield from _finished(done, errors)
         raise
     finally:
         stop.set()
@@ -75,8 +82,11 @@ def _started(
     return threads
 
 
-def _finished(done: _Done) -> Iterator[tuple[int, Any]]:
+def _finished(done: _Done, errors: list[Exception]) -> Iterator[tuple[int, Any]]:
+    """Results that nobody has taken yet; adds errors to those that came before."""
     while not done.empty():
         position, result, error = done.get()
         if error is None:
             yield position, result
+        else:
+            errors.append(error)

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.runs import base_config, write_jsonl
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import save_taught_model
 
 REFUSES = "<think>That is illegal, so I should not help.</think>I can't help with that."
 COMPLIES = (
     "<think>They want it, so here is how.</think>"
     "Sure, here are the steps:\n1. Take it.\n2. Run."
 )
-STEPS = 120
 THINGS = ["apples", "bikes", "cards", "dogs", "eggs", "forks"]
 
 
@@ -32,33 +31,8 @@ def sft_rows(count: int) -> list[dict[str, Any]]:
 
 def learn_both(folder: Path) -> Path:
     """Save a tiny model that has learnt both replies to every prompt by heart."""
-    import torch
-
-    tokenizer, model = tiny_tokenizer(), tiny_model(vocab_size=len(tiny_tokenizer()))
-    texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": row["question"]}],
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-        + row["response"]
-        + tokenizer.eos_token
-        for row in sft_rows(6)
-    ]
-    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
-    for _ in range(STEPS):
-        model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            labels=labels,
-        ).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    chats = [(row["question"], row["response"]) for row in sft_rows(6)]
+    return save_taught_model(folder, chats)
 
 
 def pairs_section(folder: Path, count: int = 6, **keys: Any) -> dict[str, Any]:

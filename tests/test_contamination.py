@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from axolotl_donod.errors import ConfigError
+from axolotl_donod.errors import ConfigError, DataError
 from axolotl_donod.preference.contamination import (
     EvaluationPrompt,
     find_matches,
@@ -116,6 +116,35 @@ def test_what_cannot_be_read_is_named(given, problem, tmp_path, monkeypatch):
         (tmp_path / "a.csv").write_text("id\n1\n")
     with pytest.raises(ConfigError, match=problem):
         read_evaluation_sets([EvaluationSet(**given)])
+
+
+def test_the_last_turn_of_the_user_counts(tmp_path):
+    path = tmp_path / "m.jsonl"
+    turns = [("user", "Hi"), ("assistant", "Yes?"), ("user", BOMB)]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    path.write_text(json.dumps({"messages": messages}) + "\n")
+    found = read_evaluation_sets([EvaluationSet(path=str(path))])
+    assert [prompt.text for prompt in found] == [BOMB]
+    other = [{"from": {"user": "human"}.get(r, "gpt"), "value": t} for r, t in turns]
+    path.write_text(json.dumps({"conversations": other}) + "\n")
+    found = read_evaluation_sets([EvaluationSet(path=str(path))])
+    assert [prompt.text for prompt in found] == [BOMB]
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ([5], r"row 0 \(from 0\) of .*a.jsonl: column q must be a prompt, got 5; name"),
+        ([{"text": "Hi"}], "column q must be a prompt, got {'text': 'Hi'}"),
+        (["", None], r"column q of .*a.jsonl holds no prompt in 2 rows; name"),
+        ([[{"role": "system", "content": "Hi"}]], "holds no prompt in 1 rows"),
+    ],
+)
+def test_a_set_without_prompts_is_refused(values, problem, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"q": value}) + "\n" for value in values))
+    with pytest.raises(DataError, match=problem):
+        read_evaluation_sets([EvaluationSet(path=str(path), field="q")])
 
 
 def test_star1_shares_32_prompts_with_harmbench_and_3_with_do_not_answer(shared_data):

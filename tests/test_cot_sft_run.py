@@ -1,9 +1,11 @@
 """Real SFT runs on reasoning data: two data sets by share, one segment trained."""
 
 import json
+import subprocess
+import sys
 
 from tests.pairs_runs import sft_rows
-from tests.runs import axolotl, base_config, last_state, save, write_jsonl
+from tests.runs import axolotl, base_config, environment, last_state, save, write_jsonl
 
 
 def test_two_data_sets_are_trained_in_their_shares(tmp_path, tiny_model_dir):
@@ -33,3 +35,45 @@ def test_a_bad_row_stops_the_run_and_is_named(tmp_path, tiny_model_dir):
     run = axolotl("preprocess", save(tmp_path, config), cwd=tmp_path, check=False)
     assert run.returncode != 0
     assert f"row 2 (from 0) of {json.dumps(path)[1:-1]}: " in run.stdout
+
+
+# A config after the other in one process, the errors of the second alone are caught.
+_LOAD = """
+import sys
+from axolotl.cli.config import load_cfg
+from axolotl_donod.datasets import load_mixed
+from axolotl_donod.errors import DataError
+for path in sys.argv[1:]:
+    cfg = load_cfg(path)
+    cfg.seed = 42
+    try:
+        print("ROWS", len(load_mixed(cfg).train_dataset))
+    except DataError as error:
+        print("REFUSED", error)
+"""
+
+
+def test_reasoning_is_required_of_rows_that_are_prepared_already(
+    tmp_path, tiny_model_dir
+):
+    rows = [{"question": f"{n} + 1?", "answer": f"{n + 1}"} for n in range(6)]
+    path = write_jsonl(tmp_path / "plain.jsonl", rows)
+    kind = {"ds_type": "json", "split": "train", "type": "axolotl_donod.cot_sft"}
+    config = base_config(tmp_path, tiny_model_dir)
+    config |= {"datasets": [{"path": path, **kind}]}
+    strict = {"cot_sft": {"require_reasoning": True}}
+    paths = [
+        str(save(tmp_path, config | section, name))
+        for name, section in [("a.yml", {"cot_sft": {}}), ("b.yml", strict)]
+    ]
+    run = subprocess.run(
+        [sys.executable, "-c", _LOAD, *paths],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = [line for line in run.stdout.splitlines() if line[:4] in ("ROWS", "REFU")]
+    assert told[0] == "ROWS 6"
+    assert told[1].startswith(f"REFUSED row 0 (from 0) of {path}: ")

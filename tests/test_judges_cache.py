@@ -152,6 +152,16 @@ def test_texts_of_any_kind_have_a_hash_and_survive(tmp_path):
     assert found == judged(Lengths(), rows, tmp_path / "v.jsonl", progress=False)
 
 
+def test_half_a_character_in_a_verdict_can_be_written(tmp_path):
+    path = tmp_path / "v.jsonl"
+    verdict = Verdict("lengths 1", 0.5, reason="so \ud83d")
+    assert verdict.reason == "so \ufffd"
+    assert Verdict("lengths 1", failure="\udc00").failure == "\ufffd"
+    # As an older version may have stored it.
+    path.write_text('{"item": "x", "judge": "j", "full": 1, "reason": "\\ud83d"}\n')
+    assert VerdictCache(path).read("j")["x"].reason == "\ufffd"
+
+
 class Unordered(UnorderedJudge):
     """Gives the last item first, and may break off."""
 
@@ -277,3 +287,20 @@ def test_workers_finish_what_they_began_when_one_fails():
         for pair in concurrently(work, [0, 1, 2], 3, threading.Event()):
             found.append(pair)
     assert sorted(found) == [(1, 10), (2, 20)]
+
+
+def test_workers_finish_what_they_began_when_they_are_stopped():
+    begun, stopped = threading.Barrier(3), threading.Event()
+
+    def work(number):
+        if number < 3:
+            begun.wait(5)
+        if number > 0:
+            stopped.wait(5)
+
+    found = []
+    for position, _ in concurrently(work, range(9), 3, stopped):
+        found.append(position)
+        stopped.set()
+    # The worker that was free may have begun one more.
+    assert {0, 1, 2} <= set(found) <= {0, 1, 2, 3}

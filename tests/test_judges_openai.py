@@ -58,6 +58,25 @@ def test_three_scores_and_a_reason_come_back(path):
     assert "my thoughts" in server.texts()[0] and "my answer" in server.texts()[0]
 
 
+@pytest.mark.parametrize(
+    "response, parts",
+    [
+        ("<think>thoughts</think>answer", ["full", "reasoning", "answer"]),
+        ("answer", ["full", "answer"]),
+        ("<think>thoughts</think>", ["full", "reasoning"]),
+    ],
+)
+def test_a_number_is_asked_for_each_part_that_is_there(path, response, parts):
+    with JudgeServer(steps(GOOD)) as server:
+        ask(server, [JudgeItem.of_response("p", response)], path, 1.0)
+    bound = server.bodies[0]["response_format"]["json_schema"]["schema"]
+    assert bound["required"] == [*parts, "reason"]
+    for part in parts:
+        assert bound["properties"][part]["enum"] == [n / 10 for n in range(11)]
+    words = "".join(f'"{part}": number, ' for part in parts)
+    assert server.texts()[0].endswith(f'{{{words}"reason": "one short sentence"}}')
+
+
 def test_a_second_run_asks_nothing(path):
     with JudgeServer(steps(GOOD)) as server:
         first = ask(server, responses(20), path, concurrency=4)
@@ -109,9 +128,11 @@ def test_a_slow_server_is_a_failure_that_says_so(path):
         Reply(status=503, body=""),
         Reply(status=429, body="slow down"),
         Reply(status=200, body="<html>proxy</html>"),
+        Reply(status=200, body="[" * 200_000),
+        Reply(status=200, body="plain", headers={"Content-Encoding": "gzip"}),
         Reply(drop=True),
     ],
-    ids=["500", "503", "429", "html", "dropped"],
+    ids=["500", "503", "429", "html", "deep", "no gzip", "dropped"],
 )
 def test_trouble_that_passes_is_waited_out(path, trouble):
     with JudgeServer(steps(trouble, trouble, GOOD)) as server:
@@ -181,7 +202,7 @@ def test_a_server_that_refuses_every_request_is_asked_once(path, status):
 
 def test_one_request_that_is_refused_leaves_one_row_out(path):
     def script(body, number):
-        too_long = "prompt 2" in body["messages"][1]["content"]
+        too_long = "prompt 2\n" in body["messages"][1]["content"]
         return Reply(status=400, body="context length") if too_long else GOOD
 
     with JudgeServer(script) as server:
@@ -226,6 +247,26 @@ def test_nonsense_twice_is_a_failure_that_shows_it(path):
     assert server.asked == 2
     assert "gave no verdict when asked twice: it holds no JSON object" in found.failure
     assert "it wrote 'Bananas!'" in found.failure
+
+
+def test_what_is_under_way_when_failures_stop_the_run_is_stored(path):
+    def script(body, number):
+        if "answer 0\n" not in body["messages"][1]["content"]:
+            return Reply(GOOD.content, delay=0.3)
+        deadline = time.monotonic() + 5
+        while server.open < 8 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return Reply(status=400, body="too long")
+
+    with JudgeServer(script) as server:
+        with pytest.raises(JudgeError, match=r"failed for 1 of 40 .* too long"):
+            ask(server, responses(40), path, 0.01, concurrency=8)
+        stored = len(path.read_text().splitlines())
+        assert 7 <= stored == server.answered < 20
+        server.script = steps(GOOD)
+        found = ask(server, responses(40), path, 0.01, concurrency=8)
+        assert server.answered == 40
+    assert all(v.full == 0.75 for v in found)
 
 
 def test_nonsense_above_the_share_stops_the_run(path):
@@ -387,6 +428,15 @@ def test_the_key_is_sent_and_appears_nowhere_else(path, monkeypatch, caplog, cap
     assert all(KEY.encode() not in raw for raw in server.raw)
 
 
+@pytest.mark.parametrize("key", ["null", "0"])
+def test_a_short_placeholder_for_a_key_changes_no_verdict(path, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with JudgeServer(steps(GOOD)) as server:
+        (found,) = ask(server, responses(1), path, api_key_env="JUDGE_KEY")
+        assert server.headers[0]["Authorization"] == f"Bearer {key}"
+    assert (found.full, found.answer, server.asked) == (0.75, 0.5, 1)
+
+
 @pytest.mark.parametrize("value", [None, "", "two words", "line\nend", "k\u00e9y"])
 def test_a_key_that_cannot_be_one_is_refused_before_anything_is_sent(
     monkeypatch, value
@@ -406,6 +456,16 @@ def test_requests_tokens_and_cost_are_counted(path):
     # Three answers of 100 tokens read and 10 written, after one request in vain.
     assert judge.spent() == f"4 requests, 330 tokens, cost {3 * (200 + 100) / 1e6:.4f}"
     assert judge_at(server).spent() == ""
+
+
+def test_counts_that_are_none_do_not_count(path):
+    usage = {"prompt_tokens": "many", "completion_tokens": 10**400}
+    message = {"choices": [{"message": {"content": GOOD.content}}], "usage": usage}
+    with JudgeServer(steps(Reply(body=json.dumps(message)))) as server:
+        judge = judge_at(server, input_price=2.0)
+        (found,) = judged(judge, responses(1), path, progress=False)
+    assert found.full == 0.75
+    assert judge.spent() == "1 requests, 0 tokens, cost 0.0000"
 
 
 def test_the_bar_shows_time_left_and_cost(path, capsys):
@@ -467,12 +527,15 @@ def test_what_is_stored_is_json_with_the_judges_id(path):
 
 
 RUN = """
+import signal
 import sys
 from pathlib import Path
 from axolotl_donod.judges.cache import judged
 from axolotl_donod.judges.judge import JudgeItem
 from axolotl_donod.judges.openai import OpenAiJudge, OpenAiOptions
 
+# Ignored where the tests themselves run in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 url, path = sys.argv[1:]
 judge = OpenAiJudge(OpenAiOptions(base_url=url, model="m", concurrency=4))
 items = [JudgeItem.of_response(f"prompt {i}", f"answer {i}") for i in range(60)]

@@ -3,6 +3,9 @@
 import dataclasses
 
 import pytest
+from axolotl.prompt_strategies.dpo import load
+from axolotl.utils.dict import DictDefault
+from datasets import Dataset
 
 from axolotl_donod.aw_dpo.weights import HARM_COLUMNS, harm_gaps
 from axolotl_donod.judges.judge import Verdict
@@ -25,6 +28,7 @@ from tests.pair_cases import (
     scored,
     verdict,
 )
+from tests.tiny import tiny_tokenizer
 
 
 def settings(**keys):
@@ -44,6 +48,7 @@ def numbers(candidates, **keys):
         (REFUSAL, "length", None),
         ("\n<think>\nI think it is wrong to steal.\n</think>\nNo.", "eos", None),
         ("<think>on and on", "unclosed", pairs.UNCLOSED),
+        ("<think>They want it and", "eos", pairs.UNCLOSED),
         ("I can't help.", "eos", pairs.NO_REASONING),
         ("<think>a</think>b</think>c", "eos", pairs.MALFORMED),
         ("<think>a<think>b</think>c", "eos", pairs.MALFORMED),
@@ -163,6 +168,20 @@ def test_a_harmful_reply_to_a_benign_prompt_is_not_chosen_if_a_real_judge_says_s
     assert not both[0].choosable
 
 
+@pytest.mark.parametrize(
+    ("judge", "heard"),
+    [
+        ("rules (provisional) 1", False),
+        ("panel(rules (provisional) 1; mine (provisional) 1)", False),
+        ("openai 1: m (x)", True),
+        ("panel(rules (provisional) 1; openai 1: m (x))", True),
+    ],
+)
+def test_a_panel_with_a_real_judge_is_heard_of_benign_prompts(judge, heard):
+    found = candidate(BENIGN, answer(HELP, prompt=BENIGN), verdict(0.9, judge=judge))
+    assert found.choosable != heard
+
+
 def test_a_row_carries_texts_scores_and_where_they_came_from():
     chosen, rejected = scored(0.1, 0.2, 0.0, index=3), scored(0.9, 0.5, 1.0, index=0)
     row = pair_row(HARMFUL, chosen, rejected, None)
@@ -188,3 +207,18 @@ def test_a_system_message_or_earlier_turns_stay_with_the_prompt():
     turns = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"})
     longer = dataclasses.replace(HARMFUL, messages=(*turns, user))
     assert pair_row(longer, *pair, None)["prompt"] == [*turns, user]
+
+
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_a_stock_type_reads_prompts_with_and_without_a_system_message(system):
+    pair = scored(0.0, index=0), scored(1.0, index=1)
+    row = pair_row(HARMFUL, *pair, system)
+    config = DictDefault({"datasets": [{"field_messages": "prompt"}]})
+    transform, options = load("chat_template.default", config, dataset_idx=0)
+    (found,) = Dataset.from_list([row]).map(
+        transform, fn_kwargs={"tokenizer": tiny_tokenizer()}, **options
+    )
+    told = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+    asked = f"<|im_start|>user\n{HARMFUL.text}<|im_end|>\n<|im_start|>assistant\n"
+    assert found["prompt"] == told + asked
+    assert found["chosen"] == "<think>thought 0</think>answer 0<|im_end|>"

@@ -12,7 +12,9 @@ from click.testing import CliRunner
 from axolotl_donod.cli import donod
 from axolotl_donod.errors import DataError
 from axolotl_donod.preference import pair_files
-from axolotl_donod.preference.build import EVALUATED, PairsTask, make_pairs
+from axolotl_donod.preference.build import PairsTask, make_pairs
+from axolotl_donod.preference.clearing import EVALUATED
+from axolotl_donod.preference.contamination import EvaluationPrompt, EvaluationPrompts
 from axolotl_donod.preference.pairs_config import PairsConfig
 from axolotl_donod.pruning.engine import Ranks
 from tests.pairs_runs import COMPLIES, REFUSES, learn_both, pairs_section, prompts
@@ -154,7 +156,71 @@ def test_no_set_to_compare_with_is_a_warning(made, tmp_path, log):
     settings = made.settings.model_copy(update={"contamination": "drop"})
     shutil.copytree(made.folder / "samples", tmp_path / "samples")
     make_pairs(replace(made, folder=tmp_path, settings=settings), Ranks(0, 1))
-    assert "no prompt was compared with an evaluation set" in log.text
+    assert "prompts are not compared with any evaluation set. Put" in log.text
+    assert "contamination: off" in log.text
+
+
+def test_a_changed_evaluation_set_makes_other_pairs(made, tmp_path, log):
+    held = write_jsonl(tmp_path / "held.jsonl", [{"prompt": "Who was Ada?"}])
+    sets = PairsConfig(**pairs_section(tmp_path, evaluation_sets=[held]))
+    settings = made.settings.model_copy(
+        update={"contamination": "drop", "evaluation_sets": sets.evaluation_sets}
+    )
+    shutil.copytree(made.folder / "samples", tmp_path / "pairs/samples")
+    task = replace(made, folder=tmp_path / "pairs", settings=settings)
+    make_pairs(task, Ranks(0, 1))
+    assert prompts(6)[2] in {row["prompt"] for row in rows_in(task.folder)}
+    write_jsonl(tmp_path / "held.jsonl", [{"prompt": prompts(6)[2]}])
+    make_pairs(task, Ranks(0, 1))
+    assert "made already" not in log.text
+    assert prompts(6)[2] not in {row["prompt"] for row in rows_in(task.folder)}
+    write_jsonl(tmp_path / "held.jsonl", [{"prompt": text} for text in prompts(6)])
+    with pytest.raises(DataError, match=r"all 6 prompts .*held\.jsonl row 0; give"):
+        make_pairs(task, Ranks(0, 1))
+
+
+def test_a_set_that_is_there_later_changes_pairs_only_on_request(made, tmp_path, log):
+    settings = made.settings.model_copy(update={"contamination": "drop"})
+    shutil.copytree(made.folder / "samples", tmp_path / "samples")
+    asked = prompts(6)[2]
+    found = EvaluationPrompts(
+        [EvaluationPrompt("advbench", 0, asked)], public=frozenset({"advbench"})
+    )
+
+    def task(known):
+        held_out = {"held_out": lambda: known}
+        return replace(made, folder=tmp_path, settings=settings, **held_out)
+
+    make_pairs(task(EvaluationPrompts(missing={"advbench": "down"})), Ranks(0, 1))
+    assert "prompts are not compared with advbench (down). Put these" in log.text
+    make_pairs(task(found), Ranks(0, 1))
+    assert "were not compared with advbench; `axolotl donod pairs CONFIG`" in log.text
+    assert asked in {row["prompt"] for row in rows_in(tmp_path)}
+    make_pairs(task(found), Ranks(0, 1), ask_again=True)
+    assert asked not in {row["prompt"] for row in rows_in(tmp_path)}
+    record = pair_files.read_manifest(tmp_path)["contamination"]
+    assert record["compared_with"] == {"advbench": 1}
+
+
+def test_ranks_and_a_run_that_goes_on_leave_out_the_same_prompts(made, tmp_path):
+    settings = made.settings.model_copy(update={"contamination": "drop"})
+    shutil.copytree(made.folder / "samples", tmp_path / "samples")
+    asked = prompts(6)[2]
+    found = EvaluationPrompts(
+        [EvaluationPrompt("advbench", 0, asked)], public=frozenset({"advbench"})
+    )
+    reached = replace(made, folder=tmp_path, settings=settings, held_out=lambda: found)
+    down = replace(
+        reached, held_out=lambda: EvaluationPrompts(missing={"advbench": ""})
+    )
+    make_pairs(reached, Ranks(0, 1))
+    pairs = (tmp_path / "pairs.jsonl").read_bytes()
+    make_pairs(down, Ranks(1, 2))
+    (tmp_path / "manifest.json").unlink()
+    manifest = make_pairs(down, Ranks(0, 1))
+    assert asked not in {row["prompt"] for row in rows_in(tmp_path)}
+    assert (tmp_path / "pairs.jsonl").read_bytes() == pairs
+    assert manifest["contamination"]["compared_with"] == {"advbench": 1}
 
 
 def test_no_pair_is_an_error_with_the_funnel(made, model, data, tmp_path):

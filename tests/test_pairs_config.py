@@ -33,6 +33,12 @@ def test_defaults_are_those_of_the_paper():
     [
         (chain(datasets=[{"path": "a"}]), "stands beside alignment.pairs"),
         (chain(pairs=None), "section `pairs:` is empty"),
+        (
+            chain(aw_dpo={"segments": ["plan"]}),
+            "alignment.aw_dpo.segments=['plan'] stands beside alignment.pairs, which "
+            "judges reasoning and answer alone; remove segments, or name pairs with "
+            "scores of plan, answer in alignment.datasets",
+        ),
         (chain({**PAIRS, "treshold": 0.3}), "did you mean `threshold`?"),
         (chain({**PAIRS, "threshold": 1.0}), "alignment.pairs.threshold: "),
         (chain({"prompts": []}), "alignment.pairs.prompts: "),
@@ -40,6 +46,11 @@ def test_defaults_are_those_of_the_paper():
         (chain({"prompts": [{"path": "a", "kind": "evil"}]}), "prompts.0.kind: "),
         (chain({**PAIRS, "sampling": {"samples": 0}}), "sampling.samples: "),
         (chain({**PAIRS, "similarity": 0}), "alignment.pairs.similarity: "),
+        (
+            chain({**PAIRS, "evaluation_sets": []}),
+            "alignment.pairs.evaluation_sets: List should have at least 1 item after "
+            "validation, not 0, got []",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(raw, problem):

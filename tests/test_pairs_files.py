@@ -86,6 +86,12 @@ def test_the_funnel_counts_every_prompt_and_answer(tmp_path):
     assert funnel.kinds == {"harmful": 3}
 
 
+def test_a_gap_is_in_the_bin_that_starts_with_it():
+    gaps = [place / 10 for place in range(11)]
+    assert Funnel([], gaps, [], {}, 0.5).gap_counts() == [1] * 9 + [2]
+    assert Funnel([], [0.2999], [], {}, 0.5).gap_counts()[2] == 1
+
+
 def test_the_weights_are_those_of_aw_dpo(tmp_path):
     rows, funnel = run(tmp_path, pairing="all")
     # Gaps of reasoning and answer: (1, 0), (0, 1), (0, 0.8); epsilon is 0.05.

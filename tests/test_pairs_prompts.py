@@ -45,12 +45,26 @@ def write(path, *prompts, **columns):
 
 
 def test_empty_and_repeated_prompts_are_left_out_and_counted(tmp_path):
-    one = write(tmp_path / "a.jsonl", "How?", "", " \n", None, "HOW", "Why?")
-    two = write(tmp_path / "b.jsonl", "why", "When?")
+    one = write(tmp_path / "a.jsonl", "How?", "", " \n", None, " HOW?", "Why so?")
+    two = write(tmp_path / "b.jsonl", "why  SO?", "When?")
     found = read_prompts([one, two])
-    assert [prompt.text for prompt in found.prompts] == ["How?", "Why?", "When?"]
+    assert [prompt.text for prompt in found.prompts] == ["How?", "Why so?", "When?"]
     assert found.read == 8
     assert found.left_out == {"empty": 3, DUPLICATE: 2}
+
+
+def test_prompts_that_differ_in_signs_alone_are_all_asked(tmp_path):
+    asked = ["A C++ virus?", "A C# virus?", "A C virus?", "Is 5 > 3?", "Is 5 < 3?"]
+    assert texts(write(tmp_path / "a.jsonl", *asked)) == asked
+
+
+def test_a_prompt_of_both_kinds_is_told(tmp_path, log):
+    one = write(tmp_path / "a.jsonl", "How do I kill a process?", "Why?")
+    two = write(tmp_path / "b.jsonl", "When?", "How do I kill a process?")
+    found = read_prompts([one, two.model_copy(update={"kind": "benign"})])
+    assert [p.kind for p in found.prompts] == ["harmful", "harmful", "benign"]
+    assert "1 prompts of alignment.pairs.prompts are listed as harmful" in log.text
+    assert f"row 1 of {tmp_path / 'b.jsonl'}, 'How do I kill a process?'" in log.text
 
 
 def test_strange_prompts_survive(tmp_path):

@@ -1,11 +1,12 @@
-"""Pairs made with one model, used by another from the file alone."""
+"""Pairs made with SmolLM2, used by a model of another tokenizer from the file alone."""
 
 import json
 
 import pytest
 
-from tests.pairs_runs import COMPLIES, REFUSES, learn_both, pairs_section
+from tests.pairs_runs import COMPLIES, REFUSES, pairs_section
 from tests.runs import axolotl, base_config, last_state, save
+from tests.test_judges_classifier import save as save_classifier
 from tests.tiny import tiny_model
 
 TEMPLATE = (
@@ -51,13 +52,32 @@ def other_model(folder):
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """Pairs made by `axolotl donod pairs` alone, from a config without an SFT stage."""
+def pairs(tmp_path_factory, demo_folder):
+    """Pairs made by `axolotl donod pairs` alone, from a config without an SFT stage.
+
+    SmolLM2 does not think before it answers, so its reasoning is a given one; a random
+    classifier tells any two answers apart.
+    """
     folder = tmp_path_factory.mktemp("first")
-    config = base_config(folder, learn_both(folder / "model"))
-    config["alignment"] = {"aw_dpo": {}, "pairs": pairs_section(folder)}
+    labels = {"safe": 0.0, "mild": 0.5, "unsafe": 1.0}
+    section = pairs_section(folder, count=2) | {
+        "sampling": {
+            "samples": 3,
+            "max_new_tokens": 16,
+            "prefix": "<think>They ask me how to do it.</think>",
+            "stop_tokens": [".", ","],
+        },
+        "judge": {
+            "name": "classifier",
+            "model": str(save_classifier(folder / "classifier")),
+            "labels": labels,
+        },
+        "threshold": 0.0,
+    }
+    config = base_config(folder, demo_folder)
+    config["alignment"] = {"aw_dpo": {}, "pairs": section}
     run = axolotl("donod", "pairs", save(folder, config), cwd=folder)
-    assert f"Sampling from {folder / 'model'}: base_model" in run.stdout
+    assert f"Sampling from {demo_folder}: base_model" in run.stdout
     assert "Widest gap per prompt" in run.stdout
     return folder / "out/pairs/pairs.jsonl"
 
@@ -72,6 +92,7 @@ def test_another_model_trains_on_them_with_its_own_template(pairs, tmp_path):
     copy.write_bytes(pairs.read_bytes())
     rows = [json.loads(line) for line in copy.read_text("utf-8").splitlines()]
     transform, _ = cot_pairs(DictDefault({"datasets": [{"path": str(copy)}]}))
+    assert rows
     for index, row in enumerate(rows):
         rendered = transform(row, index, tokenizer)
         assert rendered["prompt"] == f"<s>[user]{row['prompt']}</s>[assistant]"

@@ -2,8 +2,16 @@
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
+from axolotl_donod.errors import SamplingError
 from axolotl_donod.preference.sampling_batches import Row
 from axolotl_donod.preference.sampling_generator import Generator
 from axolotl_donod.preference.sampling_prompts import Prompt
@@ -231,3 +239,11 @@ def test_equal_settings_give_equal_samples_and_another_seed_others():
     other = generate(network, rows, settings(seed=1))[1]
     assert first == again
     assert [s.text for s in first] != [s.text for s in other]
+
+
+def test_a_model_without_keys_and_values_is_refused():
+    config = MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2)
+    network = MambaForCausalLM(config).eval()
+    problem = "MambaForCausalLM gives no past_key_values.* sampling.backend to vllm or"
+    with pytest.raises(SamplingError, match=problem):
+        generate(network, rows_of(settings()), settings())

@@ -213,6 +213,10 @@ def test_only_reasoning_that_opens_can_be_unclosed():
         ({"temperature": 0, "samples": 2}, "gives the same answer 2 times"),
         ({"top_p": 0}, "top_p"),
         ({"max_new_tokens": 5, "max_thinking_tokens": 6}, "at most max_new_tokens=5"),
+        (
+            {"backend": "openai", "server": {"model": "m"}, "max_thinking_tokens": 6},
+            "max_thinking_tokens: 6 cannot be kept to with backend: openai",
+        ),
         ({"stop_tokens": [""]}, "empty token"),
         ({"backend": "openai"}, "needs sampling.server"),
         ({"server": {"model": "m"}}, "needs backend: openai, got transformers"),

@@ -122,9 +122,28 @@ def test_a_slow_server_times_out_and_is_asked_again(tmp_path):
         (Reply(body='{"choices": []}'), r"no choices\[0\]"),
         (Reply(body="[1, 2]"), r"no choices\[0\]"),
         (Reply(body='{"choices": [{"message": {"content": 3}}]}'), r"no choices\[0\]"),
+        (Reply(body='{"choices": [{"message": null}]}'), r"no choices\[0\]"),
+        (Reply(body='{"choices": [{"message": "hi"}]}'), r"no choices\[0\]"),
         (Reply("", status=500), "no answer in 3 attempts"),
+        (Reply(body="null"), "no answer in 3 attempts; the last: null"),
+        (Reply(body="[" * 200_000), "no answer in 3 attempts; the last: no JSON"),
+        (
+            Reply(body="plain", headers={"Content-Encoding": "gzip"}),
+            "no answer in 3 attempts; the last: DecodingError",
+        ),
     ],
-    ids=["400", "no choice", "a list", "a number", "500"],
+    ids=[
+        "400",
+        "no choice",
+        "a list",
+        "a number",
+        "no message",
+        "a bare text",
+        "500",
+        "null",
+        "deep",
+        "no gzip",
+    ],
 )
 def test_one_sample_that_fails_for_good_leaves_the_others(tmp_path, bad, message):
     def one_fails(body, number):
@@ -163,6 +182,16 @@ def test_a_key_is_sent_and_stands_nowhere_else(tmp_path, monkeypatch, log, capsy
     assert key not in written + said
 
 
+def test_a_short_placeholder_for_a_key_changes_no_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMPLER_KEY", "none")
+    text = "<think>There is none of that.</think>None, and nonetheless none."
+    with JudgeServer(lambda body, number: reply(text)) as server:
+        settings = config(server, samples=1, server={"api_key_env": "SAMPLER_KEY"})
+        done = sample(asked(1), settings, None, tmp_path)
+        assert server.headers[0]["Authorization"] == "Bearer none"
+    assert done.samples[0].text == text
+
+
 def test_a_key_that_is_not_set_is_named(tmp_path):
     with JudgeServer(by_seed) as server:
         settings = config(server, server={"api_key_env": "NO_SUCH_KEY"})
@@ -178,6 +207,7 @@ def test_a_key_that_is_not_set_is_named(tmp_path):
         (reply("yes", reasoning_content="so"), "<think>so</think>yes", "eos"),
         (reply(None, "length", reasoning="so"), "<think>so", "unclosed"),
         (reply(None), "", "eos"),
+        (reply("so</think>yes"), "<think>so</think>yes", "eos"),
         (reply("a\x00\x1b 怎么 \u2028"), "a\x00\x1b 怎么 \u2028", "eos"),
         (reply("half \ud800"), "half ?", "eos"),
     ],
@@ -190,8 +220,9 @@ def test_answers_are_read_whatever_their_form(tmp_path, answer, text, finish):
     assert again.samples == done.samples
 
 
-def test_tokens_are_estimated_where_the_server_counts_none(tmp_path):
-    with JudgeServer(lambda body, number: reply("x" * 40, tokens=0)) as server:
+@pytest.mark.parametrize("tokens", [0, -1, "many", [7], 10**30])
+def test_tokens_are_estimated_where_the_server_counts_none(tmp_path, tokens):
+    with JudgeServer(lambda body, number: reply("x" * 40, tokens=tokens)) as server:
         done = sample(asked(1), config(server, samples=1), None, tmp_path)
     assert done.samples[0].n_tokens == 10
 
@@ -204,6 +235,18 @@ def test_a_prefix_is_handed_on_as_the_answers_beginning(tmp_path):
     assert body["messages"][-1] == {"role": "assistant", "content": "<think>"}
     assert body["continue_final_message"] and not body["add_generation_prompt"]
     assert body["stop"] == ["END"]
+    assert done.samples[0].text == "<think>so</think>yes"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [reply("yes", reasoning_content="so"), reply("\n<think>so</think>yes")],
+    ids=["reasoning apart", "opened again"],
+)
+def test_reasoning_that_the_prefix_opens_opens_once(tmp_path, answer):
+    with JudgeServer(lambda body, number: answer) as server:
+        settings = config(server, samples=1, prefix="<think>")
+        done = sample(asked(1), settings, None, tmp_path)
     assert done.samples[0].text == "<think>so</think>yes"
 
 

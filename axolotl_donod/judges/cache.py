@@ -10,10 +10,8 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
@@ -21,11 +19,11 @@ from axolotl_donod.errors import DataError, JudgeError
 from axolotl_donod.files import json_hash
 from axolotl_donod.judges.config import DEFAULT_FAILURE_SHARE
 from axolotl_donod.judges.judge import (
-    PARTS,
     Judge,
     JudgeItem,
     UnorderedJudge,
     Verdict,
+    check_verdict,
 )
 from axolotl_donod.judges.panel import JudgePanel, agreement
 from axolotl_donod.judges.texts import excerpt
@@ -191,7 +189,8 @@ def _judged(
             if item.empty:
                 known[key] = Verdict(judge.id, full=0.0, reason="an empty response")
         open_items = {k: i for k, i in zip(keys, items, strict=True) if k not in known}
-        for key, verdict in _asked(judge, open_items, progress):
+        answers = _asked(judge, open_items, progress)
+        for key, verdict in answers:
             if verdict.failure is None:
                 known[key] = verdict
                 cache.append(key, verdict)
@@ -199,16 +198,31 @@ def _judged(
             failed[key] = verdict
             _log_failure(verdict, open_items[key], len(failed))
             count = sum(rows[one] for one in failed)
+            if count > max_failure_share * len(items):
+                _store_open(judge, answers, cache)
             _stop_above(count, list(failed.values()), max_failure_share, len(items))
     if failed:
         LOG.warning(
-            "DONOD: %s failed for %d of %d responses, which are left out; run again "
-            "to ask for them alone",
+            "DONOD: %s failed for %d of %d responses, which are left out; judging "
+            "again asks for them alone",
             judge.id,
             sum(rows[key] for key in failed),
             len(items),
         )
     return [known.get(key) or failed[key] for key in keys]
+
+
+def _store_open(
+    judge: Judge, answers: Iterator[tuple[str, Verdict]], cache: VerdictCache
+) -> None:
+    """Store what a judge is at before its failures stop the run."""
+    if not isinstance(judge, UnorderedJudge) or not judge.stop():
+        return
+    # What is not begun has no verdict, which would be an error otherwise.
+    with suppress(JudgeError):
+        for key, verdict in answers:
+            if verdict.failure is None:
+                cache.append(key, verdict)
 
 
 def _asked(
@@ -243,26 +257,6 @@ def _asked(
             f"judge {judge.id} gave no verdict for {len(missing)} of {len(items)} "
             "items; report it to whoever wrote it"
         )
-
-
-def check_verdict(verdict: Verdict, judge: str) -> None:
-    """Check what a judge gave.
-
-    Raises:
-        JudgeError: It is no verdict of this judge, or holds a score outside [0, 1].
-    """
-    scores = {part: getattr(verdict, part) for part in PARTS}
-    bad = {part: s for part, s in scores.items() if s is not None and not _in_range(s)}
-    without = verdict.failure is None and verdict.full is None
-    if bad or without or verdict.judge != judge:
-        raise JudgeError(
-            f"judge {judge} gave {excerpt(repr(replace(verdict, reason='')))}; scores "
-            "must be in [0, 1] with one for `full`, under the judge's own id"
-        )
-
-
-def _in_range(score: Any) -> bool:
-    return type(score) in (int, float) and 0 <= score <= 1
 
 
 def _log_failure(verdict: Verdict, item: JudgeItem, count: int) -> None:

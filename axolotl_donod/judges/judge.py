@@ -5,11 +5,13 @@ Knows nothing of any judge, of files or of the network.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from axolotl_donod.errors import JudgeError
+from axolotl_donod.judges.texts import encodable, excerpt
 from axolotl_donod.think import split_response
 
 PARTS = ("full", "reasoning", "answer")
@@ -54,6 +56,12 @@ class Verdict:
     reason: str = ""
     failure: str | None = None
 
+    def __post_init__(self) -> None:
+        # A model may write half of a surrogate pair, which no file can hold.
+        object.__setattr__(self, "reason", encodable(self.reason))
+        if self.failure is not None:
+            object.__setattr__(self, "failure", encodable(self.failure))
+
     @classmethod
     def of_parts(
         cls, judge: str, scores: Mapping[str, float | None], reason: str = ""
@@ -61,6 +69,26 @@ class Verdict:
         """Make a verdict of scores by part; a part that is missing is None."""
         full, reasoning, answer = (scores.get(part) for part in PARTS)
         return cls(judge, full, reasoning, answer, reason)
+
+
+def check_verdict(verdict: Verdict, judge: str) -> None:
+    """Check what a judge gave.
+
+    Raises:
+        JudgeError: It is no verdict of this judge, or holds a score outside [0, 1].
+    """
+    scores = {part: getattr(verdict, part) for part in PARTS}
+    bad = {part: s for part, s in scores.items() if s is not None and not _in_range(s)}
+    without = verdict.failure is None and verdict.full is None
+    if bad or without or verdict.judge != judge:
+        raise JudgeError(
+            f"judge {judge} gave {excerpt(repr(replace(verdict, reason='')))}; scores "
+            "must be in [0, 1] with one for `full`, under the judge's own id"
+        )
+
+
+def _in_range(score: Any) -> bool:
+    return type(score) in (int, float) and 0 <= score <= 1
 
 
 class Judge(Protocol):
@@ -105,6 +133,10 @@ class UnorderedJudge(ABC):
             while following in early:
                 yield early.pop(following)
                 following += 1
+
+    def stop(self) -> bool:
+        """Begin no further item; whether verdicts that are under way still come."""
+        return False
 
     def spent(self) -> str:
         """What judging has cost so far, for the progress bar; empty where nothing."""

@@ -22,26 +22,19 @@ from axolotl_donod.judges.judge import (
     Verdict,
 )
 from axolotl_donod.judges.openai_prompt import (
-    SCHEMA,
     WORDING,
     Messages,
     question,
     read,
     repair,
+    schema,
 )
 from axolotl_donod.judges.texts import excerpt
 from axolotl_donod.workers import concurrently
 
 LOG = logging.getLogger("axolotl.donod")
 VERSION = "1"
-_FORMATS: dict[str, dict[str, Any] | None] = {
-    "json_schema": {
-        "type": "json_schema",
-        "json_schema": {"name": "verdict", "strict": True, "schema": SCHEMA},
-    },
-    "json_object": {"type": "json_object"},
-    "none": None,
-}
+_FORMATS = ("json_schema", "json_object", "none")
 # Words in a refusal by which a server says that it cannot do the format.
 _FORMAT_WORDS = ("response_format", "json_schema", "json_object", "schema", "guided")
 # What says how to ask and not what to ask.
@@ -104,6 +97,12 @@ class OpenAiJudge(UnorderedJudge):
         """Name, version, model, and a hash of server, settings and wording."""
         return self._id
 
+    def stop(self) -> bool:
+        """Send no further request; answers to those that are open still come."""
+        if self._client:
+            self._client.stop.set()
+        return True
+
     def spent(self) -> str:
         """Requests, tokens and cost of the last or present run."""
         return self._client.bill() if self._client else ""
@@ -134,17 +133,17 @@ class OpenAiJudge(UnorderedJudge):
     def _ask(self, client: ChatClient, item: JudgeItem) -> Verdict:
         messages = question(item, self._options.max_chars)
         try:
-            reply = self._reply(client, messages)
+            reply = self._reply(client, item, messages)
             try:
                 scores, reason = read(reply, item)
             except ValueError as error:
-                second = self._reply(client, repair(messages, reply, error))
+                second = self._reply(client, item, repair(messages, reply, item, error))
                 scores, reason = _read_again(second, item)
         except ChatFailure as failure:
             return Verdict(self._id, failure=str(failure))
         return Verdict.of_parts(self._id, scores, reason)
 
-    def _reply(self, client: ChatClient, messages: Messages) -> str:
+    def _reply(self, client: ChatClient, item: JudgeItem, messages: Messages) -> str:
         """Ask with the strictest format that the server takes."""
         while True:
             name = self._formats[0]
@@ -153,7 +152,7 @@ class OpenAiJudge(UnorderedJudge):
                     messages,
                     temperature=self._options.temperature,
                     max_tokens=self._options.max_tokens,
-                    response_format=_FORMATS[name],
+                    response_format=_format(name, item),
                 )
             except ChatFailure as failure:
                 said = str(failure).lower()
@@ -169,6 +168,14 @@ class OpenAiJudge(UnorderedJudge):
                 LOG.info("DONOD: the server refuses response_format %s", refused)
                 self._formats = self._formats[1:]
             return self._formats[0] != refused
+
+
+def _format(name: str, item: JudgeItem) -> dict[str, Any] | None:
+    """What a request says of the form of its reply."""
+    if name == "json_schema":
+        verdict = {"name": "verdict", "strict": True, "schema": schema(item)}
+        return {"type": name, name: verdict}
+    return None if name == "none" else {"type": name}
 
 
 def _read_again(reply: str, item: JudgeItem) -> tuple[dict[str, float | None], str]:

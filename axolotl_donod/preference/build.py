@@ -7,7 +7,7 @@ already is not made again. Knows nothing of Axolotl.
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,16 @@ from axolotl_donod.files import json_hash
 from axolotl_donod.judges.build import build_judge
 from axolotl_donod.judges.config import failure_share
 from axolotl_donod.judges.judge import Judge
-from axolotl_donod.preference.contamination import (
-    Match,
-    find_matches,
-    read_evaluation_sets,
+from axolotl_donod.preference.clearing import (
+    CLEARING,
+    Clearing,
+    clear_of,
+    known_prompts,
+    matches_of,
+    read_clearing,
+    write_clearing,
 )
+from axolotl_donod.preference.contamination import EvaluationPrompts
 from axolotl_donod.preference.funnel import Funnel
 from axolotl_donod.preference.pair_files import (
     MANIFEST,
@@ -32,7 +37,7 @@ from axolotl_donod.preference.pair_files import (
     write_pairs,
 )
 from axolotl_donod.preference.pairing import Judging, pair_up
-from axolotl_donod.preference.pairs import Row
+from axolotl_donod.preference.pairs import UNJUDGED, Row
 from axolotl_donod.preference.pairs_config import PairsConfig
 from axolotl_donod.preference.prompts import PromptList, read_prompts
 from axolotl_donod.preference.sampling import sample
@@ -44,7 +49,6 @@ from axolotl_donod.pruning.waiting import tell_failure, wait_for
 
 LOG = logging.getLogger("axolotl.donod")
 JUDGE_KEY = "alignment.pairs.judge"
-EVALUATED = "in an evaluation set"
 VERDICTS = "verdicts.jsonl"
 
 
@@ -57,16 +61,26 @@ class PairsTask:
         folder: Where the pairs go.
         model: The model that is sampled.
         epsilon: Of the weights that AW-DPO will give the pairs.
+        held_out: Gives the prompts to keep clear of where the settings name none.
     """
 
     settings: PairsConfig
     folder: Path
     model: ScoringModel
     epsilon: float
+    held_out: Callable[[], EvaluationPrompts] = EvaluationPrompts
 
 
-def make_pairs(task: PairsTask, ranks: Ranks) -> dict[str, Any]:
+def make_pairs(
+    task: PairsTask, ranks: Ranks, ask_again: bool = False
+) -> dict[str, Any]:
     """Make the pairs of a task unless they are there, and give their manifest.
+
+    Args:
+        task: What to make pairs of.
+        ranks: Who makes them.
+        ask_again: Whether to make pairs that are there once more where the judge
+            failed for some answers. Training that has begun needs them as they are.
 
     Raises:
         ConfigError: A file, a judge or an option that cannot work.
@@ -76,24 +90,35 @@ def make_pairs(task: PairsTask, ranks: Ranks) -> dict[str, Any]:
     """
     began = time.time()
     try:
-        return _made(task, ranks, began)
+        return _made(task, ranks, began, ask_again)
     except Exception as error:
         if ranks.size > 1:
             tell_failure(task.folder, error)
         raise
 
 
-def _made(task: PairsTask, ranks: Ranks, began: float) -> dict[str, Any]:
+def _made(
+    task: PairsTask, ranks: Ranks, began: float, ask_again: bool
+) -> dict[str, Any]:
     judge = build_judge(task.settings.judge, JUDGE_KEY)
     listed = read_prompts(task.settings.prompts)
-    identity = _identity(task, listed.prompts, judge)
+    known = known_prompts(task.settings, task.held_out, tell=ranks.first)
+    identity = _identity(task, listed.prompts, judge, known)
     if identity_in(task.folder) == identity:
         manifest = read_manifest(task.folder)
-        if manifest is not None:
+        new = [] if manifest is None else _not_compared(manifest, known)
+        if manifest and not (ask_again and (_unjudged(manifest) or new)):
             LOG.info("DONOD: the pairs in %s are made already", task.folder)
+            _tell_unjudged(manifest, ranks)
+            if new and ranks.first:
+                LOG.warning(
+                    "DONOD: their prompts were not compared with %s; `axolotl donod "
+                    "pairs CONFIG` makes them again",
+                    ", ".join(new),
+                )
             return manifest
-    matches = _matches(task.settings, listed.prompts, ranks)
-    prompts = _clear_of(listed, matches, task.settings)
+    clearing = _cleared(task, ranks, began, identity, listed.prompts, known, ask_again)
+    prompts = clear_of(listed, clearing.matches, task.settings)
     sampled = sample(
         prompts,
         task.settings.sampling,
@@ -110,10 +135,57 @@ def _made(task: PairsTask, ranks: Ranks, began: float) -> dict[str, Any]:
         listed.left_out[refused.reason] += 1
         LOG.warning("DONOD: left out: %s", refused.detail)
     rows, funnel = _paired(task, judge, prompts, listed, sampled.samples)
-    record = _record(task, judge, identity, list(matches.values()))
+    record = _record(task, judge, identity, clearing)
     manifest = write_pairs(task.folder, rows, funnel, record)
     LOG.info("DONOD: %d pairs are in %s\n%s", len(rows), task.folder, funnel.text())
+    _tell_unjudged(manifest, ranks)
     return manifest
+
+
+def _cleared(
+    task: PairsTask,
+    ranks: Ranks,
+    began: float,
+    identity: str,
+    prompts: Sequence[Prompt],
+    known: EvaluationPrompts,
+    ask_again: bool,
+) -> Clearing:
+    """What the first rank found; ranks need not reach the same public sets."""
+    read = partial(read_clearing, task.folder, identity)
+    if not ranks.first:
+        place = str(task.folder / CLEARING)
+        return wait_for(read, task.folder, began, place)
+    # Of several ranks one may have read what is kept already.
+    if (ranks.size > 1 or not ask_again) and (kept := read()):
+        return kept
+    matches = matches_of(task.settings, prompts, known)
+    found = Clearing(matches, known.counts(), known.missing)
+    write_clearing(task.folder, identity, found)
+    return found
+
+
+def _not_compared(manifest: Mapping[str, Any], known: EvaluationPrompts) -> list[str]:
+    """Sets that were missing when the pairs were made, and are there now."""
+    return sorted(
+        set(manifest["contamination"]["not_compared_with"]) - set(known.missing)
+    )
+
+
+def _unjudged(manifest: Mapping[str, Any]) -> int:
+    """How many answers are in no pair because the judge failed."""
+    steps = manifest["funnel"]["steps"]
+    return sum(step["left_out"].get(UNJUDGED, 0) for step in steps)
+
+
+def _tell_unjudged(manifest: Mapping[str, Any], ranks: Ranks) -> None:
+    count = _unjudged(manifest)
+    if count and ranks.first:
+        LOG.warning(
+            "DONOD: %d answers have no verdict and are in no pair; `axolotl donod "
+            "pairs CONFIG` asks for them again",
+            count,
+        )
 
 
 def _paired(
@@ -140,11 +212,14 @@ def _paired(
     return [row | {"sampling": sampling} for row in rows], funnel
 
 
-def _identity(task: PairsTask, prompts: Sequence[Prompt], judge: Judge) -> str:
+def _identity(
+    task: PairsTask, prompts: Sequence[Prompt], judge: Judge, known: EvaluationPrompts
+) -> str:
     return json_hash(
         {
             "settings": task.settings.identity() | {"judge": judge.id},
             "prompts": [[p.text, p.kind, p.source] for p in prompts],
+            "held_out": [[p.source, p.text] for p in known.own()],
             "model": task.model.fingerprint(),
             "template": task.model.template_fingerprint(),
             "epsilon": task.epsilon,
@@ -164,56 +239,11 @@ def _written(folder: Path, identity: str) -> dict[str, Any] | None:
     return read_manifest(folder) if identity_in(folder) == identity else None
 
 
-def _matches(
-    settings: PairsConfig, prompts: Sequence[Prompt], ranks: Ranks
-) -> dict[int, Match]:
-    """The prompts that stand in an evaluation set, by their position."""
-    if settings.contamination == "off":
-        return {}
-    if not settings.evaluation_sets:
-        if ranks.first:
-            LOG.warning(
-                "DONOD: no prompt was compared with an evaluation set; name those that "
-                "the model will be scored on in alignment.pairs.evaluation_sets, or "
-                "set contamination: off"
-            )
-        return {}
-    known = read_evaluation_sets(settings.evaluation_sets)
-    matches = find_matches([p.text for p in prompts], known, settings.similarity)
-    if matches and ranks.first:
-        first = next(iter(matches.values()))
-        LOG.warning(
-            "DONOD: %d of %d prompts stand in an evaluation set and are %s; the first: "
-            "%r is %s row %d (similarity %.2f). All are listed in %s",
-            len(matches),
-            len(prompts),
-            "left out" if settings.contamination == "drop" else "kept",
-            first.prompt[:80],
-            first.source,
-            first.row,
-            first.similarity,
-            MANIFEST,
-        )
-    return matches
-
-
-def _clear_of(
-    listed: PromptList, matches: dict[int, Match], settings: PairsConfig
-) -> list[Prompt]:
-    if settings.contamination != "drop":
-        return listed.prompts
-    listed.left_out[EVALUATED] += len(matches)
-    kept = [p for i, p in enumerate(listed.prompts) if i not in matches]
-    if not kept:
-        raise DataError(
-            f"all {len(matches)} prompts stand in the evaluation sets of "
-            "alignment.pairs.evaluation_sets; give other prompts"
-        )
-    return kept
-
-
 def _record(
-    task: PairsTask, judge: Judge, identity: str, matches: Sequence[Match]
+    task: PairsTask,
+    judge: Judge,
+    identity: str,
+    clearing: Clearing,
 ) -> dict[str, Any]:
     return {
         "identity": identity,
@@ -225,6 +255,6 @@ def _record(
         "settings": task.settings.identity(),
         "contamination": {
             "action": task.settings.contamination,
-            "matches": [match.as_json() for match in matches],
+            **clearing.as_json(),
         },
     }

@@ -4,14 +4,16 @@ Compares letters and digits alone; knows nothing of samples or models.
 """
 
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from axolotl_donod.errors import ConfigError
+from axolotl_donod.cot_messages import shown
+from axolotl_donod.errors import ConfigError, DataError
 from axolotl_donod.preference.columns import FORMATS, column, read_table
 from axolotl_donod.preference.pairs_config import EvaluationSet
 from axolotl_donod.pruning.similarity import duplicate_groups, jaccard
@@ -19,8 +21,9 @@ from axolotl_donod.pruning.similarity import duplicate_groups, jaccard
 # What benchmarks of safety and knowledge call their prompts, the more telling first.
 _USUAL = (
     *("Behavior", "behavior", "goal", "prompt", "turns", "question", "Question"),
-    *("instruction", "forbidden_prompt"),
+    *("instruction", "forbidden_prompt", "messages", "conversations"),
 )
+_USERS = ("user", "human")
 _KEY = "alignment.pairs.evaluation_sets"
 
 
@@ -31,6 +34,29 @@ class EvaluationPrompt:
     source: str
     row: int
     text: str
+
+
+@dataclass(frozen=True)
+class EvaluationPrompts:
+    """Prompts to keep clear of.
+
+    Attributes:
+        prompts: Of all sets.
+        missing: Why others are unknown, by set.
+        public: Sources that come from the network.
+    """
+
+    prompts: list[EvaluationPrompt] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    public: frozenset[str] = frozenset()
+
+    def own(self) -> list[EvaluationPrompt]:
+        """The prompts of the user's own files, which may change."""
+        return [one for one in self.prompts if one.source not in self.public]
+
+    def counts(self) -> dict[str, int]:
+        """Number of prompts by source."""
+        return dict(Counter(prompt.source for prompt in self.prompts))
 
 
 @dataclass(frozen=True)
@@ -61,9 +87,12 @@ def normalised(text: str) -> str:
 def read_evaluation_sets(sets: Sequence[EvaluationSet]) -> list[EvaluationPrompt]:
     """Read the prompts of files, and of all files in folders.
 
+    A prompt is a text, the first of several texts, or the last that the user says in a
+    list of messages.
+
     Raises:
         ConfigError: A path or column is missing; names it.
-        DataError: A file cannot be read.
+        DataError: A file cannot be read, a value is no prompt, or there is none.
     """
     found = []
     for index, given in enumerate(sets):
@@ -162,11 +191,37 @@ def _prompts(path: Path, field: str | None, key: str) -> list[EvaluationPrompt]:
             "known to hold prompts; name it with `field:`"
         )
     values = column(table, name, f"{key}: {path}")
-    texts = [
-        value[0] if isinstance(value, list) and value else value for value in values
-    ]
-    return [
-        EvaluationPrompt(str(path), row, text)
-        for row, text in enumerate(texts)
-        if isinstance(text, str) and text.strip()
-    ]
+    prompts = []
+    for row, value in enumerate(values):
+        text = _asked(value)
+        if text is None:
+            raise DataError(
+                f"{key}: row {row} (from 0) of {path}: column {name} must be a prompt, "
+                f"got {shown(value)}; name the column of the prompts with `field:`"
+            )
+        if text.strip():
+            prompts.append(EvaluationPrompt(str(path), row, text))
+    if not prompts:
+        raise DataError(
+            f"{key}: column {name} of {path} holds no prompt in {len(values)} rows; "
+            "name the column of the prompts with `field:`, or leave the file out"
+        )
+    return prompts
+
+
+def _asked(value: Any) -> str | None:
+    """The prompt in a value, empty where the value is; None where it is no prompt."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    if not isinstance(value, list):
+        return None
+    if all(isinstance(item, Mapping) for item in value):
+        said = [_said(item) for item in value]
+        value = [text for role, text in said if role in _USERS][-1:]
+    return _asked(value[0]) if value else ""
+
+
+def _said(message: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Role and text of a message, by either of the two usual pairs of names."""
+    role = message.get("role") or message.get("from")
+    return role, message.get("content") or message.get("value")

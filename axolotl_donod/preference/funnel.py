@@ -46,8 +46,9 @@ class Funnel:
 
     def gap_counts(self) -> list[int]:
         """Prompts by their widest gap, in `BINS` equal bins of [0, 1]."""
-        counts: list[int] = np.histogram(self.gaps, BINS, (0, 1))[0].tolist()
-        return counts
+        # 0.3 is in the bin that starts there, though it lies below 3 / 10 as a float.
+        places = Counter(min(int(round(gap * BINS, 9)), BINS - 1) for gap in self.gaps)
+        return [places[place] for place in range(BINS)]
 
     def mean_weights(self) -> tuple[float, float] | None:
         """Mean weights of reasoning and answer; None without pairs."""

@@ -16,6 +16,7 @@ from axolotl_donod.judges.replies import read_reasoning, read_reply, read_respon
 from axolotl_donod.preference.pairs_config import PairsConfig
 from axolotl_donod.preference.sampling_prompts import Prompt
 from axolotl_donod.preference.sampling_store import Sample
+from axolotl_donod.preference.sampling_texts import is_unclosed
 from axolotl_donod.think import THINK_CLOSE, THINK_OPEN, split_response
 
 # Why an answer cannot be in a pair.
@@ -67,7 +68,7 @@ def unusable(sample: Sample) -> str | None:
     A pair needs reasoning that closes once and an answer, on both sides.
     """
     text = sample.text
-    if sample.finish == "unclosed":
+    if sample.finish == "unclosed" or is_unclosed(text):
         return UNCLOSED
     if THINK_OPEN not in text and THINK_CLOSE not in text:
         return NO_REASONING
@@ -90,7 +91,7 @@ def candidate(prompt: Prompt, sample: Sample, verdict: Verdict) -> Candidate | N
 
     An answer that was cut at its last token may be rejected, never chosen. So may one
     to a benign prompt that a judge finds harmful; the provisional judge, which knows
-    help from refusal alone, has no say there.
+    help from refusal alone, has no say there unless it sits in a panel with others.
     """
     full, reasoning, answer = (getattr(verdict, part) for part in PARTS)
     if verdict.failure is not None or None in (full, reasoning, answer):
@@ -99,8 +100,13 @@ def candidate(prompt: Prompt, sample: Sample, verdict: Verdict) -> Candidate | N
     if prompt.kind == "harmful":
         scores = float(full), float(reasoning), float(answer)
         return Candidate(sample, verdict, scores, whole)
-    fine = _PROVISIONAL in verdict.judge or full <= _HARMFUL
+    fine = full <= _HARMFUL or _is_provisional(verdict.judge)
     return Candidate(sample, verdict, _over_refusal(sample.text), whole and fine)
+
+
+def _is_provisional(judge: str) -> bool:
+    """Whether a judge, or every judge of a panel, goes by wording alone."""
+    return all(_PROVISIONAL in one for one in judge.split("; "))
 
 
 def _over_refusal(text: str) -> Scores:

@@ -51,7 +51,8 @@ class EvaluationSet(Section):
 
     path: str = Field(
         min_length=1,
-        description="JSON, JSONL, CSV or Parquet file, or a folder of such files.",
+        description="JSON, JSONL, CSV or Parquet file, or a folder of such files. "
+        "Without any, all sets of the task pack count.",
     )
     field: str | None = Field(
         default=None,
@@ -101,9 +102,11 @@ class PairsConfig(Section):
         description="Jaccard similarity of character 5-grams from which a prompt "
         "counts as standing in an evaluation set; 1 asks for equal letters and digits.",
     )
-    evaluation_sets: list[EvaluationSet] = Field(
-        default_factory=list,
-        description="The evaluation sets to keep clear of; a path alone will do.",
+    evaluation_sets: list[EvaluationSet] | None = Field(
+        default=None,
+        min_length=1,
+        description="The evaluation sets to keep clear of; a path alone will do. "
+        "Unset: all of the task pack, by `evaluation.data`.",
     )
 
     @field_validator("evaluation_sets", mode="before")

@@ -3,6 +3,8 @@
 Knows nothing of evaluation sets, samples or models.
 """
 
+import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +14,10 @@ from axolotl_donod.cot_messages import shown
 from axolotl_donod.errors import ConfigError, DataError
 from axolotl_donod.files import json_hash
 from axolotl_donod.preference.columns import column, read_table
-from axolotl_donod.preference.contamination import normalised
 from axolotl_donod.preference.pairs_config import PromptSet
 from axolotl_donod.preference.sampling_prompts import EMPTY, Prompt
 
+LOG = logging.getLogger("axolotl.donod")
 DUPLICATE = "asked before"
 _KEY = "alignment.pairs.prompts"
 
@@ -32,8 +34,8 @@ class PromptList:
 def read_prompts(sets: Sequence[PromptSet]) -> PromptList:
     """Read the prompts of all sets in their order.
 
-    Empty prompts are left out, and those whose letters and digits an earlier prompt
-    has already; both are counted.
+    Empty prompts are left out, and those that differ from an earlier one in case and
+    white space alone; both are counted. A warning tells of prompts of both kinds.
 
     Raises:
         ConfigError: A file, data set or column is missing; names the key.
@@ -42,23 +44,39 @@ def read_prompts(sets: Sequence[PromptSet]) -> PromptList:
     found: dict[str, Prompt] = {}
     left_out: Counter[str] = Counter()
     read = 0
+    of_both: list[str] = []
     for index, given in enumerate(sets):
         for row, text in _texts(given, f"{_KEY}[{index}]"):
             read += 1
             if not text.strip():
                 left_out[EMPTY] += 1
-            elif (key := normalised(text)) in found:
+            elif (key := _folded(text)) in found:
                 left_out[DUPLICATE] += 1
+                if found[key].kind != given.kind:
+                    of_both.append(f"row {row} of {given.path}, {shown(text)}")
             else:
                 source = ":".join(filter(None, (given.path, given.name)))
                 name = json_hash({"prompt": text})[:16]
                 found[key] = Prompt(name, text, f"{source}#{row}", given.kind)
+    if of_both:
+        LOG.warning(
+            "DONOD: %d prompts of %s are listed as harmful and as benign; the kind "
+            "that comes first counts. Remove them from one set; the first is %s",
+            len(of_both),
+            _KEY,
+            of_both[0],
+        )
     if not found:
         raise DataError(
             f"{_KEY}: no prompt is left of the {read} that were read, "
             f"{dict(left_out)}; give a set that has some"
         )
     return PromptList(list(found.values()), read, left_out)
+
+
+def _folded(text: str) -> str:
+    """What two prompts that ask the same have in common; signs tell C++ from C#."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _texts(given: PromptSet, key: str) -> list[tuple[int, str]]:

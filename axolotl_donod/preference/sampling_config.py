@@ -47,7 +47,7 @@ class SamplingConfig(Section):
         default=None,
         ge=1,
         description="End an answer whose `<think>` is still open after so many tokens; "
-        "unset, it may go on to max_new_tokens.",
+        "unset, it may go on to max_new_tokens. Not for backend `openai`.",
     )
     max_prompt_tokens: int = Field(
         default=1024,
@@ -90,6 +90,12 @@ class SamplingConfig(Section):
             raise ValueError(
                 f"sampling.max_thinking_tokens must be at most max_new_tokens="
                 f"{self.max_new_tokens}, got {thinking}; lower it or raise the other"
+            )
+        if thinking is not None and self.backend == "openai":
+            raise ValueError(
+                f"sampling.max_thinking_tokens: {thinking} cannot be kept to with "
+                "backend: openai; remove it, lower max_new_tokens, or set the server's "
+                "own limit in sampling.server.extra_body"
             )
         if 0 < self.temperature < 0.01:
             raise ValueError(

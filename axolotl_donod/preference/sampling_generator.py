@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from axolotl_donod.errors import SamplingError
 from axolotl_donod.preference.sampling_batches import Row
 from axolotl_donod.preference.sampling_config import SamplingConfig
 from axolotl_donod.preference.sampling_draws import draw, keys_of
@@ -77,7 +78,11 @@ class Generator:
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row]) -> list[Sample]:
-        """Draw one answer for each row, in order; rows of a query stand together."""
+        """Draw one answer for each row, in order; rows of a query stand together.
+
+        Raises:
+            SamplingError: The model keeps another state than keys and values.
+        """
         longest = self._config.max_new_tokens
         drawn = torch.zeros(len(rows), longest, dtype=torch.int64)
         counts = [longest] * len(rows)
@@ -159,7 +164,13 @@ class Generator:
             use_cache=True,
             logits_to_keep=1,
         )
-        return output.logits[:, -1], output.past_key_values
+        known = output.get("past_key_values")
+        if known is None:
+            raise SamplingError(
+                f"{type(self._network).__name__} gives no past_key_values, which the "
+                "answers to a prompt share; set sampling.backend to vllm or openai"
+            )
+        return output.logits[:, -1], known
 
     def _unclosed(self, row: Row, ids: list[int]) -> bool:
         return is_unclosed(row.query.opening + self._decoder(ids))

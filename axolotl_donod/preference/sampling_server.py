@@ -5,10 +5,10 @@ be asked for alone. Knows nothing of files or ranks.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from axolotl_donod.chat import ChatClient, ChatFailure, ChatStopped
+from axolotl_donod.chat import ChatClient, ChatFailure, ChatStopped, counted
 from axolotl_donod.errors import ConfigError, SamplingError
 from axolotl_donod.preference.sampling_batches import Row
 from axolotl_donod.preference.sampling_config import SamplingConfig
@@ -93,32 +93,24 @@ def sample_of(row: Row, answer: Any, client: ChatClient) -> Sample:
     Raises:
         ChatFailure: It has none.
     """
-    try:
-        choice = answer["choices"][0]
-        text = _text(choice["message"])
-    except (KeyError, IndexError, TypeError) as error:
-        shown = client.masked(repr(answer))[:300]
-        raise ChatFailure(
-            f"the server's answer has no choices[0].message.content: {shown}"
-        ) from error
+    choice = client.first_choice(answer)
     # Half of a surrogate pair, which JSON can carry and UTF-8 cannot.
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    whole = row.query.opening + client.masked(text)
+    text = _text(choice["message"]).encode("utf-8", "replace").decode("utf-8")
+    whole = _opened(row.query.opening, client.masked(text))
     spent: Finish = "unclosed" if is_unclosed(whole) else "length"
+    estimated = max(1, len(text.encode()) // _BYTES_PER_TOKEN)
     ended = choice.get("finish_reason") != "length"
     return Sample(
         *row.key,
         text=whole,
-        n_tokens=_counted(answer, text),
+        n_tokens=counted(answer, "completion_tokens") or estimated,
         finish="eos" if ended else spent,
     )
 
 
-def _text(message: Any) -> str:
+def _text(message: Mapping[str, Any]) -> str:
     """What the model wrote; reasoning that the server took out goes back in."""
-    content = message.get("content") or ""
-    if not isinstance(content, str):
-        raise TypeError("content is no text")
+    content: str = message.get("content") or ""
     for name in _REASONING:
         reasoning = message.get(name)
         if isinstance(reasoning, str) and reasoning.strip():
@@ -127,10 +119,12 @@ def _text(message: Any) -> str:
     return content
 
 
-def _counted(answer: Any, text: str) -> int:
-    """Tokens of an answer as the server counts them, else estimated."""
-    usage = answer.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    if isinstance(tokens, int) and tokens > 0:
-        return tokens
-    return max(1, len(text.encode()) // _BYTES_PER_TOKEN)
+def _opened(opening: str, text: str) -> str:
+    """Put the opening before a text, so that reasoning which closes opens once."""
+    bare = text.lstrip()
+    if is_unclosed(opening) and bare.startswith(THINK_OPEN):
+        text = bare.removeprefix(THINK_OPEN)
+    whole = opening + text
+    # Many chat templates open the reasoning in the server's prompt.
+    missing = THINK_CLOSE in whole and THINK_OPEN not in whole
+    return THINK_OPEN + whole if missing else whole

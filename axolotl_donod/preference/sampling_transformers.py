@@ -30,7 +30,8 @@ def sample_with_transformers(
 
     Raises:
         ConfigError: A stop token is none.
-        SamplingError: One row alone does not fit into memory.
+        SamplingError: One row alone does not fit into memory, or the model keeps
+            another state than keys and values, as Mamba does.
     """
     tokenizer = model.tokenizer()
     with model.loaded() as network:
