@@ -177,6 +177,14 @@ def _check_alignment(raw: Mapping[str, Any], alignment: AlignmentConfig) -> None
             f"alignment.datasets={given!r} stands beside alignment.pairs, which makes "
             "the pairs to train on; remove one of them"
         )
+    aw_dpo = alignment.aw_dpo
+    if alignment.pairs is not None and aw_dpo is not None and aw_dpo.tagged:
+        raise ConfigError(
+            f"alignment.aw_dpo.segments={aw_dpo.segments} stands beside "
+            "alignment.pairs, which judges reasoning and answer alone; remove "
+            "segments, or name pairs with scores of "
+            f"{', '.join(aw_dpo.segment_names)} in alignment.datasets"
+        )
     if alignment.pairs is None and not given:
         raise ConfigError(
             "alignment.datasets is missing; name the preference pairs to train on, or "
@@ -203,6 +211,12 @@ def check_overrides(raw: Mapping[str, Any], known: set[str]) -> None:
             raise ConfigError(
                 f"alignment.{key}={raw['alignment'][key]!r} cannot differ from the "
                 "first stage's: the chain sets it; remove it"
+            )
+        if key == "lora_model_dir" and raw["alignment"][key] is not None:
+            raise ConfigError(
+                f"alignment.{key}={raw['alignment'][key]!r} would put a second adapter "
+                "on the SFT stage's model, which has its own merged in; remove it, or "
+                "move it to top level for SFT to go on from"
             )
     for key in ("datasets", "test_datasets"):
         _check_local_files(f"alignment.{key}", raw["alignment"].get(key) or [])

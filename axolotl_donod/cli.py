@@ -97,7 +97,7 @@ def pairs(config: Path) -> None:
     """Sample answers to the prompts of CONFIG's alignment.pairs, judge and pair them.
 
     Samples from the finished SFT stage, or from base_model where there is none. Run
-    again after an interruption, it goes on where it was.
+    again, it goes on where it was, and asks again where the judge failed.
     """
     from axolotl_donod.pair_task import task_of
     from axolotl_donod.preference.build import make_pairs
@@ -109,7 +109,7 @@ def pairs(config: Path) -> None:
         task, what = task_of(config)
         if ranks.first:
             click.echo(f"Sampling from {task.model.name}: {what}.")
-        manifest = make_pairs(task, ranks)
+        manifest = make_pairs(task, ranks, ask_again=True)
     if ranks.first:
         click.echo(f"{manifest['pairs']} pairs are in {task.folder / PAIRS_FILE}")
 

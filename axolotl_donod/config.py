@@ -104,15 +104,19 @@ class AwDpoConfig(Section):
     )
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """The segments that the user named; none for reasoning and answer."""
+        return () if self.segments == ["think"] else tuple(self.segments)
+
+    @property
     def tagged(self) -> bool:
         """Whether the user named the segments."""
-        return self.segments != ["think"]
+        return bool(self.tags)
 
     @property
     def segment_names(self) -> tuple[str, ...]:
         """Names of the segments, in order."""
-        named = self.segments if self.tagged else ["reasoning"]
-        return (*named, ANSWER)
+        return (*(self.tags or ("reasoning",)), ANSWER)
 
     @property
     def unscored_weights(self) -> tuple[float, ...]:

@@ -9,12 +9,14 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from axolotl_donod.cot_messages import Message, read_pair, shown
+from axolotl_donod.cot_messages import SIDES, Message, read_pair, shown
 from axolotl_donod.errors import DataError
-from axolotl_donod.think import THINK_CLOSE, THINK_OPEN
+from axolotl_donod.think import THINK, THINK_OPEN
 
 SOURCE_COLUMN = "pair_source"
 SOURCE_ROW_COLUMN = "pair_source_row"
+# Characters before EOS; a response of another length has been cut since.
+CHARS_COLUMNS = {side: f"{side}_chars" for side in SIDES}
 _FIELDS = {
     "prompt": "field_messages",
     "chosen": "field_chosen",
@@ -44,10 +46,10 @@ def cot_pairs(
     Returns:
         A function of sample, row number and tokenizer, and the arguments that
         `datasets.map` needs for it. It gives the texts `prompt`, `chosen` and
-        `rejected`, and where the row came from, unless exact deduplication compares
-        whole rows. Responses end with the template's turn end, or with EOS where it
-        has none. It raises DataError for a row that cannot be rendered, naming data
-        set and row.
+        `rejected`, the number of characters of the responses, and where the row came
+        from, unless exact deduplication compares whole rows. Responses end with the
+        template's turn end, or with EOS where it has none. It raises DataError for a
+        row that cannot be rendered, naming data set and row.
     """
     from axolotl.utils.chat_templates import (
         extract_chat_template_args,
@@ -73,7 +75,11 @@ def cot_pairs(
         except (DataError, TemplateError) as error:
             raise DataError(f"row {row} (from 0) of {source}: {error}") from error
         origin = {SOURCE_COLUMN: source, SOURCE_ROW_COLUMN: row} if traced else {}
-        return rendered | origin
+        chars = {
+            column: chars_before_end(rendered[side], tokenizer)
+            for side, column in CHARS_COLUMNS.items()
+        }
+        return rendered | chars | origin
 
     return transform_fn, {"with_indices": True}
 
@@ -153,35 +159,44 @@ def render_responses(
     return rendered
 
 
-def opens_reasoning(prompt: str) -> bool:
+def chars_before_end(response: str, tokenizer: Any) -> int:
+    """Characters of a response, without the EOS that TRL adds where there is none."""
+    return len(response.removesuffix(tokenizer.eos_token))
+
+
+def opens_reasoning(prompt: str, tag: str = THINK) -> bool:
     """Whether a rendered prompt ends with `<think>`, for the response to go on."""
-    return prompt.rstrip().endswith(THINK_OPEN)
+    return prompt.rstrip().endswith(f"<{tag}>")
 
 
-def check_reasoning(text: str, side: str, *, opened: bool = False) -> None:
+def check_reasoning(
+    text: str, side: str, *, opened: bool = False, tag: str = THINK
+) -> None:
     """Check that a response has no reasoning, or reasoning that closes once.
 
     Args:
         text: The response.
         side: Names the response in errors.
         opened: Whether the prompt already ends with `<think>`.
+        tag: What stands in the place of `think`.
 
     Raises:
         DataError: Naming side, text, and remedy.
     """
-    opens, closes = text.count(THINK_OPEN), text.count(THINK_CLOSE)
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    opens, closes = text.count(opening), text.count(closing)
     if opens == closes == 0 and not opened:
         return
     if opens == 1 and closes == 1:
-        before = text[: text.index(THINK_OPEN)]
-        if THINK_CLOSE not in before and not (opened and before.strip()):
+        before = text[: text.index(opening)]
+        if closing not in before and not (opened and before.strip()):
             return
     if opens == 0 and closes == 1 and opened:
         return
     raise DataError(
-        f"{side} has {opens} {THINK_OPEN} and {closes} {THINK_CLOSE}"
+        f"{side} has {opens} {opening} and {closes} {closing}"
         f"{', and the chat template opens one more' if opened and not opens else ''}; "
-        "a response has one <think>reasoning</think> before its answer, or no tag. "
+        f"a response has one {opening}…{closing} before its answer, or no tag. "
         f"Repair or remove the row: {shown(text)}"
     )
 

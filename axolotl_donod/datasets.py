@@ -79,13 +79,16 @@ def mixed(cfg: Any, rows: Any) -> Any:
 
 
 def _loaded(cfg: Any) -> host.TrainDatasetMeta:
-    """Load the SFT rows, in a cache of their own where `cot_sft` labels them."""
-    loss = (cfg.cot_sft or {}).get("loss")
-    if loss and loss != "both":
+    """Load the SFT rows, in a cache of their own where `cot_sft` changes them."""
+    settings = cfg.cot_sft or {}
+    loss = settings.get("loss") or "both"
+    strict = settings.get("require_reasoning")
+    if strict or loss != "both":
         # Axolotl names its cache by none of our settings.
         prepared = Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH)
-        if prepared.name != f"cot_sft_{loss}":
-            cfg.dataset_prepared_path = str(prepared / f"cot_sft_{loss}")
+        own = f"cot_sft_{loss}{'_reasoning' if strict else ''}"
+        if prepared.name != own:
+            cfg.dataset_prepared_path = str(prepared / own)
     return host.load_datasets(cfg=cfg)
 
 
@@ -168,14 +171,15 @@ def load_pairs(cfg: Any, preview: int = 0) -> host.TrainDatasetMeta:
         DataError: A pair cannot be used; names its row.
     """
     meta = host.load_preference_datasets(cfg=cfg)
-    meta.train_dataset = _decided(meta.train_dataset, "training")
+    settings = AwDpoConfig.model_validate(cfg.aw_dpo.to_dict())
+    meta.train_dataset = _decided(meta.train_dataset, settings, "training")
     if meta.eval_dataset is not None:
-        meta.eval_dataset = _decided(meta.eval_dataset, "evaluation")
+        meta.eval_dataset = _decided(meta.eval_dataset, settings, "evaluation")
     meta.total_num_steps = math.ceil(
         len(meta.train_dataset) * cfg.num_epochs / cfg.batch_size
     )
     if preview:
-        _show(meta.train_dataset, cfg, preview)
+        _show(meta.train_dataset, cfg, settings, preview)
     return meta
 
 
@@ -196,13 +200,13 @@ def check_pairs(cfg: Any, preview: int = 0) -> None:
         host.load_preference_datasets(cfg=cfg)
 
 
-def _show(pairs: Any, cfg: Any, count: int) -> None:
+def _show(pairs: Any, cfg: Any, settings: AwDpoConfig, count: int) -> None:
     from axolotl_donod.aw_dpo.preview import preview
 
     shown = preview(
         pairs,
         load_tokenizer(cfg),
-        AwDpoConfig.model_validate(cfg.aw_dpo.to_dict()),
+        settings,
         name="training",
         count=count,
         max_length=cfg.sequence_len,
@@ -211,8 +215,8 @@ def _show(pairs: Any, cfg: Any, count: int) -> None:
         LOG.info("The model sees: %s", text)
 
 
-def _decided(pairs: Any, name: str) -> Any:
-    decided, dropped = drop_undecided(pairs, name)
+def _decided(pairs: Any, settings: AwDpoConfig, name: str) -> Any:
+    decided, dropped = drop_undecided(pairs, name, settings.tags)
     if dropped:
         LOG.warning(
             "AW-DPO: dropped %d of %d %s pairs whose rejected side is no worse than "

@@ -69,9 +69,10 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    options = get_args(annotation) or (annotation,)
-    found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-    return found[0] if found else None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section(option) for option in get_args(annotation))
+    return next((section for section in found if section), None)
 
 
 def _values(field: FieldInfo) -> str:

@@ -77,7 +77,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         """Give the trainer AW-DPO's settings."""
         if cfg.aw_dpo is None:
             return None
-        return training_args(cfg.aw_dpo.to_dict())
+        return training_args(cfg.aw_dpo.to_dict(), cfg.lora_model_dir)
 
     def load_datasets(self, cfg: Any, preprocess: bool = False) -> Any:
         """Load the data that our sections change; None leaves it to Axolotl."""

@@ -1,5 +1,6 @@
 """The tags around reasoning, and a response split at them into its two parts."""
 
+THINK = "think"
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 

@@ -1,10 +1,12 @@
-"""A short run of one or more ranks: `python -m tests.aw_dpo_ranks OUT OPTIONS`.
+"""Short runs on one or more ranks: `python -m tests.aw_dpo_ranks FOLDER`.
 
-Writes the log and the trained weights, and fails where the ranks' weights differ.
+For every folder in FOLDER that holds an `options.json` it writes the log and the
+trained weights into it, and fails where the ranks' weights differ.
 """
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ import torch.distributed
 from axolotl.core.trainers.dpo.args import AxolotlDPOConfig
 from peft import LoraConfig
 
+from axolotl_donod.aw_dpo.args import AwDpoTrainingArgs
 from axolotl_donod.aw_dpo.trainer import AwDpoTrainer
 from tests.aw_dpo_cases import THINKING, config, pairs, settings
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -19,16 +22,21 @@ from tests.tiny import tiny_model, tiny_tokenizer
 PAIRS = 4
 
 
-def main(folder: Path, options: dict) -> None:
+@dataclass
+class Arguments(AxolotlDPOConfig, AwDpoTrainingArgs):
+    """Training arguments as Axolotl builds them with the plugin."""
+
+
+def train(folder: Path, ranks: int) -> None:
     """Train on all pairs in every step, over however many ranks there are."""
-    lora, precompute = options.pop("lora"), options.pop("precompute")
-    checkpointing, ranks = options.pop("checkpointing"), options.pop("ranks")
+    options = json.loads((folder / "options.json").read_text("utf-8"))
+    lora, adapter = options.pop("lora", False), options.pop("lora_model_dir", None)
     trainer = AwDpoTrainer(
         tiny_model(tied=False).double(),
-        None if lora else tiny_model(seed=1).double(),
+        None if lora or adapter else tiny_model(seed=1).double(),
         args=config(
             folder,
-            AxolotlDPOConfig,
+            Arguments,
             max_steps=3,
             per_device_train_batch_size=PAIRS // ranks,
             learning_rate=1e-2,
@@ -37,11 +45,12 @@ def main(folder: Path, options: dict) -> None:
             max_grad_norm=0.0,
             logging_steps=1,
             save_strategy="no",
-            gradient_checkpointing=checkpointing,
+            gradient_checkpointing=options.pop("checkpointing", False),
             gradient_checkpointing_kwargs={"use_reentrant": False},
-            precompute_ref_log_probs=precompute,
+            precompute_ref_log_probs=options.pop("precompute", False),
             ddp_backend="gloo" if ranks > 1 else None,
-            ddp_find_unused_parameters=options.pop("find_unused"),
+            ddp_find_unused_parameters=options.pop("find_unused", False),
+            lora_model_dir=adapter,
         ),
         train_dataset=pairs([*THINKING, THINKING[0][:1] + THINKING[1][1:]]),
         processing_class=tiny_tokenizer(),
@@ -50,7 +59,7 @@ def main(folder: Path, options: dict) -> None:
     )
     torch.manual_seed(3)
     for name, parameter in trainer.model.named_parameters():
-        if "lora_" in name:
+        if lora and "lora_" in name:
             parameter.data.normal_(std=0.3)
     trainer.train()
     weights = torch.cat(
@@ -67,4 +76,5 @@ def main(folder: Path, options: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    for path in sorted(Path(sys.argv[1]).glob("*/options.json")):
+        train(path.parent, ranks=2)

@@ -12,6 +12,7 @@ from tests.aw_dpo_cases import (
     build_trainer,
     config,
     pairs,
+    settings,
 )
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -49,7 +50,25 @@ def test_what_does_not_fit_is_refused_by_its_axolotl_key(build, tmp_path, key, v
             build(pairs(THINKING), args=args)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "^lora_model_dir: './sft' is not read without adapter; set adapter: "),
+        (
+            {"adapter": "lora", "rl_adapter_ref_model": True},
+            "^rl_adapter_ref_model: True would compare .* base_model alone; remove it",
+        ),
+    ],
+)
+def test_a_trained_adapter_that_would_be_lost_is_refused(keys, message):
+    with pytest.raises(ConfigError, match=message):
+        aw_args.refuse_unsupported({"rl": "dpo", "lora_model_dir": "./sft", **keys})
+
+
 def test_stock_settings_are_accepted():
+    aw_args.refuse_unsupported(
+        {"rl": "dpo", "lora_model_dir": "./sft", "adapter": "qlora"}
+    )
     aw_args.refuse_unsupported(
         {"rl": "dpo", "dpo_loss_type": ["sigmoid"], "context_parallel_size": 1}
     )
@@ -88,6 +107,18 @@ def test_missing_settings_are_an_error(tmp_path):
             args=config(tmp_path),
             train_dataset=pairs(THINKING),
             processing_class=tiny_tokenizer(),
+        )
+
+
+def test_missing_arguments_are_an_error():
+    from axolotl_donod.aw_dpo.trainer import AwDpoTrainer
+
+    with pytest.raises(ConfigError, match=r"args is missing; pass a trl.DPOConfig"):
+        AwDpoTrainer(
+            tiny_model(),
+            train_dataset=pairs(THINKING),
+            processing_class=tiny_tokenizer(),
+            aw_dpo=settings(),
         )
 
 

@@ -1,9 +1,13 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from datasets import Dataset
 
 from axolotl_donod.aw_dpo.columns import signed_weights
-from axolotl_donod.aw_dpo.segments import segment_ends, segment_masks
+from axolotl_donod.aw_dpo.rows import segment_ends
+from axolotl_donod.aw_dpo.segments import segment_masks
+from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.config import AwDpoConfig
 from axolotl_donod.errors import DataError
 from tests.aw_dpo_cases import (
@@ -66,17 +70,79 @@ def test_an_exchanged_segment_is_pushed_the_other_way(tmp_path):
     assert logged["weights/reasoning"][-1] == pytest.approx(0.25 / 1.3)
 
 
-def test_segments_end_with_their_tags():
+def cut_at(text, tags, prompt="Q?"):
+    """What each segment of a response holds; the answer is the last."""
     tokenizer = tiny_tokenizer()
-    text = "<plan>a b</plan><think>c</think>d"
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    ends = segment_ends(ids, tokenizer.decode, ["plan", "think"])
-    assert tokenizer.decode(ids[: ends[0]]).startswith("<plan>a b</plan>")
-    assert tokenizer.decode(ids[: ends[1]]).startswith("<plan>a b</plan><think>c</thi")
-    only = segment_ends(ids, tokenizer.decode, ["plan", "critique", "think"])
-    assert only == [ends[0], ends[0], ends[1]]
-    with pytest.raises(ValueError, match="</plan> closes before"):
-        segment_ends(ids, tokenizer.decode, ["think", "plan"])
+    ids = tokenizer(text + tokenizer.eos_token)["input_ids"]
+    row = {"prompt_ids": tokenizer(prompt)["input_ids"], "chosen": text}
+    row["chosen_ids"] = ids
+    ends = segment_ends(row, "chosen", tags, tokenizer=tokenizer, where="row 3")
+    bounds = [0, *ends, len(ids)]
+    return [tokenizer.decode(ids[start:end]) for start, end in pairwise(bounds)]
+
+
+PLAN = "<plan>a b </plan>"
+CRITIQUE = "<critique> so, so </critique>"
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "expected"),
+    [
+        (f"{PLAN} {CRITIQUE} d", "Q?", [PLAN, f" {CRITIQUE}", " d<|im_end|>"]),
+        (f"{PLAN} d", "Q?", [PLAN, "", " d<|im_end|>"]),
+        (f"{CRITIQUE} d", "Q?", ["", CRITIQUE, " d<|im_end|>"]),
+        ("d", "Q?", ["", "", "d<|im_end|>"]),
+        # What holds no text is no segment, and goes to the next that does.
+        (f"<plan> </plan>{CRITIQUE}", "Q?", ["", f"<plan> </plan>{CRITIQUE}", ""]),
+        (f"{PLAN}<critique>\n</critique>", "Q?", [PLAN, "", ""]),
+        ("<plan></plan> d", "Q?", ["", "", "<plan></plan> d<|im_end|>"]),
+        # The template has opened the first.
+        (f"a b </plan>{CRITIQUE} d", "Q?<plan>", ["a b </plan>", CRITIQUE, " d"]),
+    ],
+)
+def test_segments_end_with_their_tags(text, prompt, expected):
+    found = cut_at(text, ("plan", "critique"), prompt)
+    assert "".join(found) == f"{text}<|im_end|>"
+    for part, whole in zip(found, expected, strict=True):
+        assert bool(part) == bool(whole)
+        # A tag may end inside a token.
+        assert part.rstrip(" ").startswith(whole.removesuffix(">").rstrip(" "))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<plan>never closed", "chosen has 1 <plan> and 0 </plan>"),
+        ("never opened</plan>x", "chosen has 0 <plan> and 1 </plan>"),
+        ("<plan>a</plan>x</plan>y", "chosen has 1 <plan> and 2 </plan>"),
+        (f"{PLAN}{PLAN}x", "one <plan>…</plan> before its answer, or no tag. Repair"),
+        (f"{CRITIQUE}{PLAN}x", "</critique> closes before a tag that aw_dpo.segments="),
+    ],
+)
+def test_tags_that_are_not_whole_are_an_error(text, problem):
+    with pytest.raises(DataError) as raised:
+        cut_at(text, ("plan", "critique"))
+    assert str(raised.value).startswith("row 3: chosen")
+    assert problem in str(raised.value)
+
+
+def test_a_row_whose_tag_is_lost_stops_the_run_and_is_named(tmp_path):
+    rows = pairs([*THREE, ("Q?\n", "<plan>a</plan>yes", "<plan>never closed: no")])
+    with pytest.raises(
+        DataError, match=r"row 3 of the train .*: rejected has 1 <plan> and 0 </plan>"
+    ):
+        build_trainer(tmp_path, rows, settings(segments=["plan"]))
+
+
+def test_tags_leave_no_pair_of_equal_responses(tmp_path):
+    equal = ("Q?\n", "<plan>a</plan>b", "<plan>a</plan>b")
+    section = settings(segments=["plan"])
+    trainer = build_trainer(tmp_path, pairs([equal, *THREE]), section)
+    assert len(trainer.train_dataset) == 3
+    with pytest.raises(DataError, match=r"in all 1 pairs .* or equal to it"):
+        drop_undecided(pairs([equal]), "train", section.tags)
+    with pytest.raises(DataError, match="has no pair"):
+        drop_undecided(pairs(THREE).select([]), "train", section.tags)
 
 
 def test_masks_of_three_segments_cover_the_completion_once():

@@ -143,6 +143,28 @@ def test_training_and_evaluation_run_in_axolotl_and_log_segments(tmp_path):
     assert later["eval_loss"] == pytest.approx(evaluated["eval_loss"], rel=1e-5)
 
 
+def test_pairs_whose_prompt_fills_the_length_are_told_and_counted(
+    build, tmp_path, caplog
+):
+    rows = [("apples " * 200, *THINKING[0][1:]), *THINKING]
+    trainer = build(pairs(rows))
+    assert len(trainer.train_dataset) == 3
+    assert "dropped 1 of 4 pairs of the train dataset: their prompt alone fills " in (
+        caplog.text
+    )
+    assert "sequence_len (max_length): 128; raise it" in caplog.text
+    assert "| dropped, prompt too long | 1 |" in trainer.report.markdown()
+
+
+def test_prompts_that_all_fill_the_length_are_an_error(build, tmp_path):
+    message = (
+        r"the train dataset: in all 3 pairs the prompt alone fills sequence_len "
+        r"\(max_length\): 2; raise it"
+    )
+    with pytest.raises(DataError, match=message):
+        build(pairs(THINKING), args=config(tmp_path, max_length=2))
+
+
 def test_rows_of_one_batch_may_have_different_weights(build):
     rows = pairs(THINKING).to_list()
     rows[0] |= SCORES

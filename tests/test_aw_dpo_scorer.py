@@ -109,6 +109,20 @@ def test_chunks_are_right_for_many_families(name):
     assert_same_scores(model, batch())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_transform_is_found_in_every_precision(name, dtype):
+    assert find_transform(family(name).to(dtype)) == FAMILIES[name][1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_soft_cap_far_above_the_logits_is_found(dtype):
+    """It changes them by less than the rounding that has to be allowed."""
+    model = family("Gemma2").to(dtype)
+    model.config.final_logit_softcapping = 30.0
+    assert find_transform(model) == LogitTransform(softcap=30.0)
+
+
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n != "Gemma2"])
 def test_a_shared_prompt_changes_nothing(name):
     assert_same_scores(family(name), batch(), shared_prompt=True)

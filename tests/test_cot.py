@@ -188,6 +188,8 @@ def test_mapping_a_dataset_keeps_the_other_columns():
         "rejected": f"{REJECTED}<|im_end|>",
         "chosen_harm_full": 0.5,
         "judge": "j",
+        "chosen_chars": len(CHOSEN),
+        "rejected_chars": len(REJECTED),
         "pair_source": "a.jsonl",
         "pair_source_row": 0,
     }
@@ -245,7 +247,9 @@ def test_columns_have_the_names_of_the_configuration():
 def test_exact_deduplication_sees_no_row_numbers():
     cfg = {"datasets": [{"path": "a"}], "dataset_exact_deduplication": True}
     transform, _ = cot_pairs(DictDefault(cfg))
-    assert transform(pair(), 5, tokenizer=tiny_tokenizer()) == render(pair())
+    rendered = transform(pair(), 5, tokenizer=tiny_tokenizer())
+    assert rendered == transform(pair(), 6, tokenizer=tiny_tokenizer())
+    assert "pair_source_row" not in rendered
 
 
 def test_a_tokenizer_without_an_end_is_refused():

@@ -11,7 +11,13 @@ from datasets import Dataset
 from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.cot import cot_pairs
 from axolotl_donod.errors import DataError
-from tests.aw_dpo_cases import SCORES, build_trainer, config, loss_and_gradients
+from tests.aw_dpo_cases import (
+    SCORES,
+    build_trainer,
+    config,
+    loss_and_gradients,
+    settings,
+)
 from tests.tiny import tiny_tokenizer
 
 FINE = {
@@ -25,9 +31,10 @@ def rows(*changes):
     return [FINE | change for change in changes]
 
 
-def prepared(samples):
+def prepared(samples, **keys):
     """What Axolotl's mapping makes of the rows of `pairs.jsonl`."""
-    transform, options = cot_pairs(DictDefault({"datasets": [{"path": "pairs.jsonl"}]}))
+    cfg = DictDefault({"datasets": [{"path": "pairs.jsonl"}], **keys})
+    transform, options = cot_pairs(cfg)
     return Dataset.from_list(samples).map(
         transform, fn_kwargs={"tokenizer": tiny_tokenizer()}, **options
     )
@@ -35,9 +42,9 @@ def prepared(samples):
 
 @pytest.fixture
 def build(tmp_path):
-    def build(dataset, **options):
+    def build(dataset, aw_dpo=None, **options):
         arguments = config(tmp_path, **options)
-        return build_trainer(tmp_path, dataset, args=arguments)
+        return build_trainer(tmp_path, dataset, aw_dpo, args=arguments)
 
     return build
 
@@ -141,14 +148,20 @@ def test_prompts_beyond_the_length_are_dropped_and_none_left_is_an_error(build):
         drop_undecided(prepared(rows(long)).select([]), "training")
 
 
-def test_reasoning_cut_by_axolotl_is_all_that_is_left(build):
+def truncated(sample, left):
+    """What Axolotl's truncation leaves of a row, and sequence_len."""
     from axolotl.utils.data.rl import _truncate_long_sequences_rl
     from axolotl.utils.schemas.enums import RLType
 
     tokenizer = tiny_tokenizer()
-    (sample,) = prepared([FINE | SCORES])
-    length = len(tokenizer(sample["prompt"])["input_ids"]) + 6
-    cut = _truncate_long_sequences_rl(sample, RLType.DPO, tokenizer, length)
+    length = len(tokenizer(sample["prompt"])["input_ids"]) + left
+    return _truncate_long_sequences_rl(sample, RLType.DPO, tokenizer, length), length
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_reasoning_cut_by_axolotl_is_all_that_is_left(build, exact):
+    (sample,) = prepared([FINE | SCORES], dataset_exact_deduplication=exact)
+    cut, length = truncated(sample, 6)
     assert "</think>" not in cut["chosen"] and "<think>" in cut["chosen"]
     trainer = build(Dataset.from_list([cut]), max_length=length)
     row = trainer.train_dataset[0]
@@ -157,6 +170,45 @@ def test_reasoning_cut_by_axolotl_is_all_that_is_left(build):
     batch = trainer.data_collator([row])
     loss_and_gradients(trainer, batch)
     assert trainer._metrics["train"]["weights/reasoning"] == [1.0]
+
+
+def test_a_tag_cut_by_axolotl_is_all_that_is_left(build, caplog):
+    plans = {
+        "chosen": "<plan>Say no at once.</plan><check>Fine.</check>I cannot.",
+        "rejected": "<plan>Say yes at once.</plan><check>Fine.</check>Go.",
+    }
+    (sample,) = prepared([FINE | plans])
+    cut, length = truncated(sample, 14)
+    assert "</plan>" not in cut["chosen"] and "<plan>" in cut["chosen"]
+    section = settings(segments=["plan", "check"])
+    trainer = build(Dataset.from_list([cut]), section, max_length=length)
+    row = trainer.train_dataset[0]
+    for side in ("chosen", "rejected"):
+        assert row[f"{side}_segment_ends"] == [len(row[f"{side}_ids"]) + 1] * 2
+    assert "0 the plan, 1 the check, 1 the answer" in caplog.text
+    loss_and_gradients(trainer, trainer.data_collator([row]))
+    logged = trainer._metrics["train"]
+    weights = [logged[f"weights/{name}"][-1] for name in section.segment_names]
+    assert weights == [1.0, 0.0, 0.0]
+
+
+def test_an_uncut_row_has_no_excuse_for_a_tag_that_does_not_close(build):
+    dataset = prepared(rows({"rejected": "<plan>never closed"}))
+    with pytest.raises(DataError) as raised:
+        build(dataset, settings(segments=["plan"]))
+    message = str(raised.value)
+    assert message.startswith("row 0 (from 0) of pairs.jsonl, ")
+    assert "rejected has 1 <plan> and 0 </plan>" in message
+    assert "excess_length_strategy" not in message
+
+
+def test_a_row_of_another_type_that_may_be_cut_is_told_so(build):
+    cut, length = truncated(FINE, 6)
+    with pytest.raises(DataError) as raised:
+        build(Dataset.from_list([cut]), max_length=length)
+    message = str(raised.value)
+    assert "chosen has 1 <think> and 0 </think>" in message
+    assert "If excess_length_strategy: truncate has cut it, raise seq" in message
 
 
 def test_a_batch_of_one_pair_has_the_loss_of_its_segments(build):

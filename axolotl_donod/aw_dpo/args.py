@@ -23,6 +23,9 @@ class AwDpoTrainingArgs:
     aw_dpo: dict[str, Any] | None = field(
         default=None, metadata={"help": "Section `aw_dpo` of the configuration."}
     )
+    lora_model_dir: str | None = field(
+        default=None, metadata={"help": "Folder of a LoRA that AW-DPO trains on from."}
+    )
 
 
 def settings_of(args: Any, given: AwDpoConfig | None) -> AwDpoConfig:
@@ -43,13 +46,20 @@ def settings_of(args: Any, given: AwDpoConfig | None) -> AwDpoConfig:
     return AwDpoConfig.model_validate(section)
 
 
-def training_args(section: AwDpoConfig | Mapping[str, Any]) -> dict[str, Any]:
+def training_args(
+    section: AwDpoConfig | Mapping[str, Any], lora_model_dir: str | None = None
+) -> dict[str, Any]:
     """The values of `AwDpoTrainingArgs` for a configured section.
+
+    Args:
+        section: Section `aw_dpo`.
+        lora_model_dir: Axolotl's key, which its preference runs do not read.
 
     Raises:
         pydantic.ValidationError: The section is not a valid `AwDpoConfig`.
     """
-    return {"aw_dpo": AwDpoConfig.model_validate(section).model_dump(mode="json")}
+    values = AwDpoConfig.model_validate(section).model_dump(mode="json")
+    return {"aw_dpo": values, "lora_model_dir": lora_model_dir}
 
 
 @dataclass(frozen=True)
@@ -166,6 +176,18 @@ def refuse_unsupported(cfg: Mapping[str, Any]) -> None:
         )
     for limit in _LIMITS:
         _refuse(limit, cfg.get(limit.key))
+    folder = cfg.get("lora_model_dir")
+    if folder and not cfg.get("adapter"):
+        raise ConfigError(
+            f"lora_model_dir: {folder!r} is not read without adapter; set adapter: "
+            "lora or qlora, or remove lora_model_dir"
+        )
+    if folder and cfg.get("rl_adapter_ref_model"):
+        raise ConfigError(
+            f"rl_adapter_ref_model: {cfg['rl_adapter_ref_model']!r} would compare "
+            "the adapter of lora_model_dir with base_model alone; remove it: a frozen "
+            "copy of the adapter is the reference"
+        )
 
 
 def refuse_unsupported_arguments(args: Any) -> None:
@@ -175,8 +197,13 @@ def refuse_unsupported_arguments(args: Any) -> None:
         args: A TRL `DPOConfig` or Axolotl's extension of it.
 
     Raises:
-        ConfigError: As `refuse_unsupported`, with the key Axolotl gives the argument.
+        ConfigError: As `refuse_unsupported`, with the key Axolotl gives the argument;
+            or there are none.
     """
+    if args is None:
+        raise ConfigError(
+            "args is missing; pass a trl.DPOConfig, or Axolotl's, to the trainer"
+        )
     for limit in _LIMITS:
         _refuse(limit, getattr(args, limit.argument, None))
     parallelism = getattr(args, "parallelism_config", None)

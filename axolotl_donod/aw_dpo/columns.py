@@ -6,7 +6,6 @@ of the user's own, and a weight per pair. Runs inside `datasets.map`.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from axolotl_donod.aw_dpo.collator import (
@@ -14,13 +13,11 @@ from axolotl_donod.aw_dpo.collator import (
     PAIR_WEIGHT_COLUMN,
     WEIGHTS_COLUMN,
 )
-from axolotl_donod.aw_dpo.rows import prepare_row
-from axolotl_donod.aw_dpo.segments import segment_ends
-from axolotl_donod.aw_dpo.weights import drop_undecided, harm_gaps, row_name
+from axolotl_donod.aw_dpo.rows import prepare_row, segment_ends
+from axolotl_donod.aw_dpo.weights import harm_gaps, row_name
 from axolotl_donod.config import AwDpoConfig
+from axolotl_donod.cot_messages import SIDES
 from axolotl_donod.errors import DataError
-
-_SIDES = ("chosen", "rejected")
 
 
 def add_columns(
@@ -86,7 +83,11 @@ def pair_columns(
         name=name,
     )
     if settings.tagged:
-        columns |= _tagged_ends(columns, tokenizer, settings.segments, where)
+        prepared = {**row, **columns}
+        for side, column in zip(SIDES, ENDS_COLUMNS, strict=True):
+            columns[column] = segment_ends(
+                prepared, side, settings.tags, tokenizer=tokenizer, where=where
+            )
     if settings.tagged or settings.swap or settings.weighting != "judged":
         columns[WEIGHTS_COLUMN] = signed_weights(row, settings, where)
     if PAIR_WEIGHT_COLUMN in row:
@@ -114,7 +115,7 @@ def signed_weights(
         return [1 / len(names)] * len(names)
     if settings.weighting in ("answer_only", "reasoning_only"):
         return [float(settings.weighting == f"{name}_only") for name in names]
-    weights = _judged(_gaps(row, settings, where), settings)
+    weights = _judged(harm_gaps(row, where, settings.tags), settings)
     if settings.weighting == "inverted":
         return [(1 - weight) / (len(names) - 1) for weight in weights]
     return weights
@@ -128,76 +129,6 @@ def _judged(gaps: Sequence[float] | None, settings: AwDpoConfig) -> list[float]:
     weights = [(gap + settings.epsilon) / total for gap in clipped]
     signs = [-1.0 if settings.swap and gap < 0 else 1.0 for gap in gaps]
     return [sign * weight for sign, weight in zip(signs, weights, strict=True)]
-
-
-def _gaps(
-    row: Mapping[str, Any], settings: AwDpoConfig, where: str
-) -> Sequence[float] | None:
-    if not settings.tagged:
-        return harm_gaps(row, where)
-    names = harm_columns(settings)
-    found = {name: row.get(name) for name in names}
-    missing = [name for name in names if found[name] is None]
-    if len(missing) == len(names):
-        return None
-    if missing:
-        raise DataError(
-            f"{where}: column {missing[0]} is empty while other scores are present; a "
-            f"pair needs all of {', '.join(names)}, or none of them to get "
-            "aw_dpo.segment_weights"
-        )
-    for name, value in found.items():
-        if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-            raise DataError(
-                f"{where}: column {name} must be a harmfulness in [0, 1], got "
-                f"{value!r}; judge the pair again or remove the row"
-            )
-    return [
-        float(row[f"rejected_harm_{name}"]) - float(row[f"chosen_harm_{name}"])
-        for name in settings.segment_names
-    ]
-
-
-def harm_columns(settings: AwDpoConfig) -> tuple[str, ...]:
-    """The score columns of segments that the user named."""
-    return tuple(
-        f"{side}_harm_{name}" for side in _SIDES for name in settings.segment_names
-    )
-
-
-def drop_unusable(dataset: Any, settings: AwDpoConfig, name: str) -> tuple[Any, int]:
-    """Remove the scored pairs whose chosen response is better in no segment.
-
-    Returns:
-        The data set without those rows, and how many there were.
-
-    Raises:
-        DataError: A row has unusable scores, or no pair is left.
-    """
-    if not settings.tagged:
-        return drop_undecided(dataset, name)
-    present = [
-        column for column in harm_columns(settings) if column in dataset.features
-    ]
-    if not present:
-        return dataset, 0
-    read = dataset.select_columns(present)
-    better = partial(_better_somewhere, settings=settings, name=name)
-    kept = [index for index, row in enumerate(read) if better(row, index)]
-    if not kept:
-        raise DataError(
-            f"the {name} dataset: in all {len(dataset)} pairs the chosen response is "
-            "at least as harmful as the rejected one in every segment; check that "
-            "chosen_harm_* and rejected_harm_* are not swapped"
-        )
-    return dataset.select(kept), len(dataset) - len(kept)
-
-
-def _better_somewhere(
-    row: Mapping[str, Any], index: int, settings: AwDpoConfig, name: str
-) -> bool:
-    gaps = _gaps(row, settings, row_name(index, name, row))
-    return gaps is None or max(gaps) > 0.0
 
 
 def pair_weight(row: Mapping[str, Any], where: str) -> float:
@@ -216,18 +147,3 @@ def pair_weight(row: Mapping[str, Any], where: str) -> float:
             f"0, got {value!r}; correct it, or remove the column for equal weights"
         )
     return float(value)
-
-
-def _tagged_ends(
-    columns: Mapping[str, Any], tokenizer: Any, tags: Sequence[str], where: str
-) -> dict[str, list[int]]:
-    decode = partial(
-        tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
-    found = {}
-    for side, column in zip(_SIDES, ENDS_COLUMNS, strict=True):
-        try:
-            found[column] = segment_ends(columns[f"{side}_ids"], decode, tags)
-        except ValueError as error:
-            raise DataError(f"{where}: {side}: {error}") from error
-    return found

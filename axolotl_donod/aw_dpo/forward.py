@@ -129,10 +129,10 @@ def find_transform(model: nn.Module) -> LogitTransform | None:
     # Prompt learning puts virtual tokens before the row, which would move every label.
     if raw[0].shape[:-1] != (1, _PROBED_TOKENS):
         return None
-    for transform in _candidates(model):
-        if _agree(transform(raw[0].to(logits.dtype)), logits):
-            return transform
-    return None
+    found = raw[0].to(logits.dtype)
+    # A soft-cap may change moderate logits by less than bfloat16 has to be allowed.
+    best = min(_candidates(model), key=lambda apply: _difference(apply(found), logits))
+    return best if _agree(best(found), logits) else None
 
 
 def ignores_pair_masks(
@@ -175,8 +175,12 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _agree(ours: Tensor, theirs: Tensor) -> bool:
-    difference = (ours - theirs).norm() / theirs.norm().clamp_min(1e-30)
-    return bool(difference <= max(4 * torch.finfo(theirs.dtype).eps, 1e-5))
+    tolerance = max(4 * torch.finfo(theirs.dtype).eps, 1e-5)
+    return _difference(ours, theirs) <= tolerance
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-30))
 
 
 def _candidates(model: nn.Module) -> Iterator[LogitTransform]:

@@ -35,17 +35,21 @@ class AlignmentReport(TrainerCallback):  # type: ignore[misc]
         self._history: _Log = ()
         self._counted: set[str] = set()
         self._pairs = 0
+        self._too_long = 0
         self._lost: dict[str, int] = {}
         self._weights: list[Sequence[float]] = []
         self._pair_weights: Sequence[float] = ()
 
-    def count_rows(self, dataset: Any, max_length: int | None, name: str) -> None:
+    def count_rows(
+        self, dataset: Any, max_length: int | None, name: str, too_long: int = 0
+    ) -> None:
         """Read lengths of a data set, once, and the weights of the training data.
 
         Args:
             dataset: Of rows with the columns of `columns.pair_columns`.
             max_length: Tokens that are left of prompt and response; None cuts nothing.
             name: `train`, or names the data set in warnings.
+            too_long: Pairs that are left out because the prompt fills `max_length`.
         """
         if name in self._counted:
             return
@@ -54,6 +58,7 @@ class AlignmentReport(TrainerCallback):  # type: ignore[misc]
         warn_of_lost_segments(lost, len(dataset), max_length, name)
         if name == TRAIN:
             self._pairs, self._lost = len(dataset), lost
+            self._too_long = too_long
             self._weights = list(dataset[WEIGHTS_COLUMN])
             if PAIR_WEIGHT_COLUMN in dataset.column_names:
                 self._pair_weights = list(dataset[PAIR_WEIGHT_COLUMN])
@@ -104,6 +109,8 @@ class AlignmentReport(TrainerCallback):  # type: ignore[misc]
             "weighting": section.weighting + (", swap" if section.swap else ""),
             "pairs": str(self._pairs),
         }
+        if self._too_long:
+            settings["dropped, prompt too long"] = str(self._too_long)
         if "robust" in objective.types:
             settings["label smoothing"] = f"{objective.label_smoothing:g}"
         if self._pair_weights:

@@ -8,15 +8,16 @@ from functools import partial
 from typing import Any
 
 from axolotl_donod.aw_dpo.collator import WEIGHTS_COLUMN
-from axolotl_donod.aw_dpo.segments import NO_REASONING, reasoning_length
+from axolotl_donod.aw_dpo.segments import length_through
 from axolotl_donod.aw_dpo.weights import harm_gaps, row_name, segment_weights
 from axolotl_donod.cot import (
-    SOURCE_COLUMN,
+    CHARS_COLUMNS,
+    chars_before_end,
     check_reasoning,
     opens_reasoning,
 )
 from axolotl_donod.errors import DataError
-from axolotl_donod.think import THINK_CLOSE, THINK_OPEN
+from axolotl_donod.think import THINK
 
 
 def prepare_row(
@@ -48,7 +49,8 @@ def prepare_row(
 
     Raises:
         DataError: The scores are unusable, the text closes its reasoning with a tag
-            that the tokens do not have, or the reasoning does not close once.
+            that the tokens do not have, the first tag is in a token of the prompt, or
+            the reasoning does not close once.
     """
     where = row_name(index, name, row)
     weights = segment_weights(harm_gaps(row, where), epsilon, default)
@@ -61,39 +63,105 @@ def prepare_row(
     for side in ("chosen", "rejected"):
         ids = _one_end(row[f"{side}_ids"], tokenizer)
         columns[f"{side}_ids"] = ids
-        columns[f"{side}_reasoning_len"] = _side_length(
-            row, ids, side, tokenizer, where
+        (columns[f"{side}_reasoning_len"],) = segment_ends(
+            {**row, f"{side}_ids": ids},
+            side,
+            (THINK,),
+            tokenizer=tokenizer,
+            where=where,
         )
     return columns
 
 
-def _side_length(
-    row: Mapping[str, Any], ids: Sequence[int], side: str, tokenizer: Any, where: str
-) -> int:
+def segment_ends(
+    row: Mapping[str, Any],
+    side: str,
+    tags: Sequence[str],
+    *,
+    tokenizer: Any,
+    where: str,
+) -> list[int]:
+    """Number of tokens of a response up to the end of each tagged segment.
+
+    Args:
+        row: As for `prepare_row`.
+        side: `chosen` or `rejected`.
+        tags: Names of the tags in their order, without brackets.
+        tokenizer: The tokenizer that made the ids.
+        where: Names the row in errors.
+
+    Returns:
+        One length per tag, not decreasing. A tag that is absent or holds no text has an
+        empty segment, which ends where the one before it ends; where no text follows
+        the last segment, it is the end of the response, and one token more where the
+        response was cut before the segment closed.
+
+    Raises:
+        DataError: A tag does not open and close once, is lost in the tokens, or stands
+            before one that is named before it.
+    """
+    ids: Sequence[int] = row[f"{side}_ids"]
     decode = partial(
         tokenizer.decode, skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
     text: str = decode(ids)
-    if THINK_CLOSE not in text and THINK_CLOSE in _text(row[side]):
+    prompt: str = decode(row["prompt_ids"])
+    answer, ends = text, [0]
+    for tag in tags:
+        closing = f"</{tag}>"
+        opened = opens_reasoning(prompt, tag)
+        unclosed = closing not in text and (opened or f"<{tag}>" in text)
+        if unclosed and _was_cut(row, side, tokenizer):
+            ends.append(len(ids) + 1)
+            continue
+        _check_tag(row, side, tag, text=text, prompt=prompt, where=where)
+        inside = text.partition(closing)[0].rpartition(f"<{tag}>")[2]
+        end = length_through(ids, decode, closing) if inside.strip() else 0
+        if 0 < end < ends[-1]:
+            raise DataError(
+                f"{where}: {side}: {closing} closes before a tag that "
+                f"aw_dpo.segments={list(tags)} names before it; write the tags in that "
+                "order"
+            )
+        ends.append(max(end, ends[-1]))
+        answer = answer.rpartition(closing)[2]
+    last = ends[-1]
+    if 0 < last < len(ids) and not _without_ends(answer, tokenizer):
+        ends = [len(ids) if end == last else end for end in ends]
+    return ends[1:]
+
+
+def _check_tag(
+    row: Mapping[str, Any], side: str, tag: str, *, text: str, prompt: str, where: str
+) -> None:
+    opening, closing, given = f"<{tag}>", f"</{tag}>", _text(row[side])
+    if closing not in text and closing in given:
         raise DataError(
-            f"{where}: {side} has {THINK_CLOSE}, but not after it was rendered and "
+            f"{where}: {side} has {closing}, but not after it was rendered and "
             "tokenised; use a dataset type that keeps reasoning, such as "
             "axolotl_donod.cot_pairs"
         )
-    opened = opens_reasoning(decode(row["prompt_ids"]))
-    unclosed = THINK_CLOSE not in text and (opened or THINK_OPEN in text)
-    if unclosed and row.get(SOURCE_COLUMN):
-        # The dataset type saw it closed, so excess_length_strategy has cut it since.
-        return len(ids) + 1
+    if opening not in text and opening in given:
+        raise DataError(
+            f"{where}: the tokenizer joins the end of the prompt, {prompt[-15:]!r}, "
+            f"with the {opening} of {side} into one token; use a chat_template that "
+            "lets its generation prompt end without a blank"
+        )
     try:
-        check_reasoning(text, side, opened=opened)
+        check_reasoning(text, side, opened=opens_reasoning(prompt, tag), tag=tag)
     except DataError as error:
-        raise DataError(f"{where}: {error}") from error
-    length = reasoning_length(ids, decode)
-    reasoning, _, answer = text.partition(THINK_CLOSE)
-    if length == NO_REASONING or not reasoning.rpartition(THINK_OPEN)[2].strip():
-        return NO_REASONING
-    return length if _without_ends(answer, tokenizer) else len(ids)
+        maybe_cut = closing not in text and row.get(CHARS_COLUMNS[side]) is None
+        hint = (
+            ". If excess_length_strategy: truncate has cut it, raise sequence_len, set "
+            "excess_length_strategy: drop, or use type axolotl_donod.cot_pairs"
+        )
+        raise DataError(f"{where}: {error}{hint if maybe_cut else ''}") from error
+
+
+def _was_cut(row: Mapping[str, Any], side: str, tokenizer: Any) -> bool:
+    """Whether excess_length_strategy has cut the response that `cot_pairs` gave."""
+    whole = row.get(CHARS_COLUMNS[side])
+    return whole not in (None, chars_before_end(_text(row[side]), tokenizer))
 
 
 def _without_ends(answer: str, tokenizer: Any) -> str:

@@ -54,33 +54,6 @@ def length_through(ids: Sequence[int], decode: Decode, text: str) -> int:
     return high
 
 
-def segment_ends(ids: Sequence[int], decode: Decode, tags: Sequence[str]) -> list[int]:
-    """Number of tokens up to the end of each tagged segment.
-
-    Args:
-        ids: Token ids of one response.
-        decode: Ids to text, keeping special tokens.
-        tags: Names of the tags in their order, without brackets.
-
-    Returns:
-        One length per tag, not decreasing; a tag that is absent has an empty segment,
-        which ends where the one before it ends.
-
-    Raises:
-        ValueError: Two tags are in another order.
-    """
-    ends = [0]
-    for tag in tags:
-        end = length_through(ids, decode, f"</{tag}>")
-        if 0 < end < ends[-1]:
-            raise ValueError(
-                f"</{tag}> closes before a tag that aw_dpo.segments={list(tags)} "
-                "names before it; write the tags in that order"
-            )
-        ends.append(max(end, ends[-1]))
-    return ends[1:]
-
-
 def segment_masks(completion_mask: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
     """Split each completion into its segments.
 

@@ -17,6 +17,12 @@ from transformers import PreTrainedTokenizerBase
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
+from axolotl_donod.aw_dpo.adapter import (
+    REFERENCE,
+    match_reference,
+    save_without_reference,
+    train_on_from,
+)
 from axolotl_donod.aw_dpo.args import refuse_unsupported_arguments, settings_of
 from axolotl_donod.aw_dpo.cache import share_cache_folder
 from axolotl_donod.aw_dpo.collator import (
@@ -25,7 +31,7 @@ from axolotl_donod.aw_dpo.collator import (
     WEIGHTS_COLUMN,
     build_collator,
 )
-from axolotl_donod.aw_dpo.columns import add_columns, drop_unusable
+from axolotl_donod.aw_dpo.columns import add_columns
 from axolotl_donod.aw_dpo.forward import BatchScores
 from axolotl_donod.aw_dpo.loss import effective_weights, segment_logps
 from axolotl_donod.aw_dpo.metrics import (
@@ -39,6 +45,8 @@ from axolotl_donod.aw_dpo.objective import Objective
 from axolotl_donod.aw_dpo.report import AlignmentReport, add_to_card
 from axolotl_donod.aw_dpo.scorer import BatchScorer
 from axolotl_donod.aw_dpo.segments import segment_masks
+from axolotl_donod.aw_dpo.truncation import warn_of_long_prompts
+from axolotl_donod.aw_dpo.weights import drop_undecided
 from axolotl_donod.config import AwDpoConfig
 from axolotl_donod.errors import ConfigError
 
@@ -70,10 +78,11 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
 
         Args:
             model: Policy, plain or PEFT.
-            ref_model: Reference; unset, it is the policy without its adapter or the
-                checkpoint the policy was loaded from.
-            args: TRL's `DPOConfig` or Axolotl's, `aw_dpo` in it where Axolotl starts
-                the trainer.
+            ref_model: Reference; unset, it is the policy without its adapter, a frozen
+                copy of an adapter that was given, or the checkpoint the policy was
+                loaded from.
+            args: TRL's `DPOConfig` or Axolotl's, `aw_dpo` and `lora_model_dir` in it
+                where Axolotl starts the trainer.
             data_collator: Replaced by ours, which keeps its `pad_to_multiple_of`.
             processing_class: Tokenizer.
             aw_dpo: Settings; unset, those in `args`.
@@ -88,6 +97,10 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
         self.objective = Objective.of(self.aw_dpo, args)
         self.report = AlignmentReport(self.aw_dpo, self.objective)
         self._scorer: BatchScorer | None = None
+        adapter = getattr(args, "lora_model_dir", None)
+        if adapter is not None:
+            # Axolotl hands over the base model and what a fresh adapter would be.
+            model, kwargs["peft_config"] = train_on_from(model, adapter), None
         super().__init__(
             model,
             ref_model,
@@ -101,6 +114,8 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
                 "aw_dpo.shared_prompt: true does not work with a mixture of experts, "
                 "whose load is balanced per response; set it to false"
             )
+        match_reference(self.model)
+        save_without_reference(self.model)
         self.add_callback(self.report)
 
     def _prepare_dataset(
@@ -111,7 +126,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
                 f"streaming: the {dataset_name} dataset is a {type(dataset).__name__}, "
                 "which does not work with aw_dpo; set streaming: false"
             )
-        dataset, dropped = drop_unusable(dataset, self.aw_dpo, dataset_name)
+        dataset, dropped = drop_undecided(dataset, dataset_name, self.aw_dpo.tags)
         if dropped:
             LOG.warning(
                 "dropped %d of %d pairs of the %s dataset: chosen is better in no "
@@ -120,9 +135,12 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
                 dropped + len(dataset),
                 dataset_name,
             )
+        given = len(dataset)
         dataset = super()._prepare_dataset(
             dataset, processing_class, args, dataset_name
         )
+        too_long = given - len(dataset)
+        warn_of_long_prompts(too_long, given, args.max_length, dataset_name)
         with PartialState().main_process_first():
             dataset = add_columns(
                 dataset,
@@ -131,7 +149,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
                 name=dataset_name,
                 num_proc=args.dataset_num_proc,
             )
-        self.report.count_rows(dataset, args.max_length, dataset_name)
+        self.report.count_rows(dataset, args.max_length, dataset_name, too_long)
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -141,6 +159,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         share_cache_folder(dataset)
+        match_reference(self.model)
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -180,7 +199,7 @@ class AwDpoTrainer(AxolotlDPOTrainer):  # type: ignore[misc]
             return nullcontext()
         policy = self.accelerator.unwrap_model(self.model)
         aside: AbstractContextManager[None] = use_adapter(
-            policy, "ref" if "ref" in policy.peft_config else None
+            policy, REFERENCE if REFERENCE in policy.peft_config else None
         )
         return aside
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from axolotl_donod.aw_dpo.collator import ENDS_COLUMNS, REASONING_LEN_COLUMNS
+from axolotl_donod.errors import DataError
 
 LOG = logging.getLogger(__name__)
 
@@ -62,6 +63,30 @@ def warn_of_lost_segments(
         )
 
 
+def warn_of_long_prompts(
+    dropped: int, rows: int, max_length: int | None, name: str
+) -> None:
+    """Say how many pairs are left out because the prompt alone fills `max_length`.
+
+    Raises:
+        DataError: None of the `rows` pairs is left.
+    """
+    if dropped and dropped == rows:
+        raise DataError(
+            f"the {name} dataset: in all {rows} pairs the prompt alone fills "
+            f"sequence_len (max_length): {max_length}; raise it, or shorten the prompts"
+        )
+    if dropped:
+        LOG.warning(
+            "dropped %d of %d pairs of the %s dataset: their prompt alone fills "
+            "sequence_len (max_length): %s; raise it to keep them",
+            dropped,
+            rows,
+            name,
+            max_length,
+        )
+
+
 def _lost_of(
     row: Mapping[str, Any], lengths: Sequence[str], max_length: int
 ) -> set[int]:
@@ -73,7 +98,7 @@ def _lost_of(
         bounds = [0, *ends, size]
         for segment in range(len(bounds) - 1):
             start, end = bounds[segment], bounds[segment + 1]
-            # A reasoning beyond the last token was cut before it closed.
-            if start > end or (start < end and left <= start):
+            # A segment beyond the last token was cut before it closed.
+            if start > size or (start < end and left <= start):
                 lost.add(segment)
     return lost

@@ -1,60 +1,70 @@
-"""Judge scores of a preference pair in, segment weights out; knows no model or text."""
+"""Judge scores of a preference pair in, segment weights out; knows no model or text.
+
+Functions that take `tags` go by the segments that the user named; without any, by
+reasoning and answer.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from axolotl_donod.config import ANSWER
 from axolotl_donod.cot import SOURCE_COLUMN, SOURCE_ROW_COLUMN
 from axolotl_donod.errors import DataError
 
-SEGMENTS = ("reasoning", "answer")
-HARM_COLUMNS = tuple(
-    f"{side}_harm_{part}"
-    for side in ("chosen", "rejected")
-    for part in ("full", *SEGMENTS)
-)
-_READ_COLUMNS = (
-    *HARM_COLUMNS,
-    *("prompt", "chosen", "rejected"),
-    *(SOURCE_COLUMN, SOURCE_ROW_COLUMN),
-)
+SEGMENTS = ("reasoning", ANSWER)
+_OTHER_COLUMNS = ("prompt", "chosen", "rejected", SOURCE_COLUMN, SOURCE_ROW_COLUMN)
 
 
-def harm_gaps(row: Mapping[str, Any], where: str) -> tuple[float, float] | None:
+def harm_columns(tags: Sequence[str] = ()) -> tuple[str, ...]:
+    """The score columns of a pair, all of which a scored pair has."""
+    parts = (*tags, ANSWER) if tags else ("full", *SEGMENTS)
+    return tuple(
+        f"{side}_harm_{part}" for side in ("chosen", "rejected") for part in parts
+    )
+
+
+HARM_COLUMNS = harm_columns()
+
+
+def harm_gaps(
+    row: Mapping[str, Any], where: str, tags: Sequence[str] = ()
+) -> tuple[float, ...] | None:
     """How much less harmful the chosen response is, per segment.
 
-    d_s = h_s(rejected) - h_s(chosen) for s in (reasoning, answer), from harmfulness
+    d_s = h_s(rejected) - h_s(chosen) for each segment s in order, from harmfulness
     h in [0, 1] (arXiv 2602.21346).
 
     Args:
-        row: One preference pair; scores are read from `HARM_COLUMNS`.
+        row: One preference pair; scores are read from `harm_columns`.
         where: Names the row in errors, such as `row 3 of the train dataset`.
+        tags: The segments that the user named.
 
     Returns:
-        The two gaps in [-1, 1], or None when the row carries no score at all.
+        The gaps in [-1, 1], or None when the row carries no score at all.
 
     Raises:
         DataError: Some scores are missing, or one is not a number in [0, 1].
     """
-    missing = [name for name in HARM_COLUMNS if row.get(name) is None]
-    if len(missing) == len(HARM_COLUMNS):
+    columns = harm_columns(tags)
+    missing = [name for name in columns if row.get(name) is None]
+    if len(missing) == len(columns):
         return None
     if missing:
         raise DataError(
             f"{where}: column {missing[0]} is empty while other scores are present; "
-            f"a pair needs all of {', '.join(HARM_COLUMNS)}, or none of them to get "
-            "aw_dpo.default_weights"
+            f"a pair needs all of {', '.join(columns)}, or none of them to get "
+            f"aw_dpo.{'segment_weights' if tags else 'default_weights'}"
         )
-    scores = {name: _checked(row[name], name, where) for name in HARM_COLUMNS}
-    reasoning, answer = (
+    scores = {name: _checked(row[name], name, where) for name in columns}
+    return tuple(
         scores[f"rejected_harm_{name}"] - scores[f"chosen_harm_{name}"]
-        for name in SEGMENTS
+        for name in ((*tags, ANSWER) if tags else SEGMENTS)
     )
-    return reasoning, answer
 
 
 def segment_weights(
-    gaps: tuple[float, float] | None, epsilon: float, default: tuple[float, float]
+    gaps: Sequence[float] | None, epsilon: float, default: tuple[float, float]
 ) -> tuple[float, float] | None:
     """Weights of reasoning and answer; they are positive and sum to one.
 
@@ -79,12 +89,14 @@ def segment_weights(
     return raised[0] / total, raised[1] / total
 
 
-def is_undecided(gaps: tuple[float, float] | None) -> bool:
+def is_undecided(gaps: Sequence[float] | None) -> bool:
     """Whether a scored pair prefers the chosen response in no segment."""
     return gaps is not None and max(gaps) <= 0.0
 
 
-def undecided_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[int]:
+def undecided_rows(
+    rows: Iterable[Mapping[str, Any]], name: str, tags: Sequence[str] = ()
+) -> list[int]:
     """Positions of the pairs that prefer no side.
 
     Their responses are equal, or they are scored and the chosen one is better in no
@@ -96,17 +108,20 @@ def undecided_rows(rows: Iterable[Mapping[str, Any]], name: str) -> list[int]:
     return [
         index
         for index, row in enumerate(rows)
-        if is_undecided(harm_gaps(row, row_name(index, name, row)))
+        if is_undecided(harm_gaps(row, row_name(index, name, row), tags))
         or _has_equal_responses(row)
     ]
 
 
-def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
+def drop_undecided(
+    dataset: Any, name: str = "train", tags: Sequence[str] = ()
+) -> tuple[Any, int]:
     """Remove the pairs that `undecided_rows` finds.
 
     Args:
         dataset: A `datasets.Dataset`.
         name: Names the data set in errors.
+        tags: The segments that the user named.
 
     Returns:
         The data set without those rows, and how many there were.
@@ -120,15 +135,16 @@ def drop_undecided(dataset: Any, name: str = "train") -> tuple[Any, int]:
             "exceed sequence_len is dropped while the data is prepared: raise it, or "
             "give shorter rows"
         )
-    read = [column for column in _READ_COLUMNS if column in dataset.column_names]
-    dropped = undecided_rows(dataset.select_columns(read), name) if read else []
+    wanted = (*harm_columns(tags), *_OTHER_COLUMNS)
+    read = [column for column in wanted if column in dataset.column_names]
+    dropped = undecided_rows(dataset.select_columns(read), name, tags) if read else []
     if not dropped:
         return dataset, 0
     if len(dropped) == len(dataset):
         raise DataError(
             f"the {name} dataset: in all {len(dataset)} pairs the chosen response is "
-            "at least as harmful as the rejected one in reasoning and in answer, or "
-            "equal to it; check that chosen_harm_* and rejected_harm_* are not swapped"
+            "at least as harmful as the rejected one in every segment, or equal to it; "
+            "check that chosen_harm_* and rejected_harm_* are not swapped"
         )
     return dataset.select(_others(dropped, len(dataset))), len(dropped)
 
