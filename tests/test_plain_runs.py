@@ -19,6 +19,7 @@ from tests.runs import (
     pair_data,
     save,
     sft_data,
+    write_jsonl,
 )
 
 
@@ -33,10 +34,11 @@ def test_without_our_sections_training_is_untouched(tmp_path, tiny_model_dir):
         folder = tmp_path / name
         folder.mkdir()
         config = base_config(folder, tiny_model_dir) | sft_data(folder)
-        axolotl("train", save(folder, config | {"plugins": plugins}), cwd=folder)
+        config |= {"plugins": plugins, "num_epochs": 1}
+        axolotl("train", save(folder, config), cwd=folder)
         histories.append(last_state(folder / "out")["log_history"])
         models.append(load_file(folder / "out/model.safetensors"))
-    assert len(losses(histories[0])) == 40
+    assert len(losses(histories[0])) == 20
     assert losses(histories[0]) == losses(histories[1])
     for name, tensor in models[0].items():
         assert torch.equal(tensor, models[1][name]), name
@@ -77,56 +79,33 @@ def test_donod_alone_with_packing_split_and_preprocess(tmp_path, tiny_model_dir)
     assert seen == 2 * manifest["kept_tokens"]  # two epochs, every kept token
 
 
-def test_a_new_budget_needs_no_new_scores(tmp_path, tiny_model_dir):
-    config = base_config(tmp_path, tiny_model_dir) | sft_data(tmp_path)
-    config |= {"num_epochs": 1, "eval_strategy": None, "test_datasets": None}
-    first = save(tmp_path, config | {"donod": {"keep_fraction": 0.5}})
-    assert "DONOD: scoring" in axolotl("train", first, cwd=tmp_path).stdout
-    half = kept_of(tmp_path)
-    second = save(tmp_path, config | {"donod": {"keep_fraction": 0.25}}, "b.yml")
-    output = axolotl("train", second, cwd=tmp_path).stdout
-    assert "reusing stored scores alone" in output
-    assert "DONOD: scoring" not in output
-    assert len(kept_of(tmp_path)) == 10
-    assert kept_of(tmp_path) < half
-
-
-def test_changed_rows_are_scored_again_and_no_others(tmp_path, tiny_model_dir):
+def test_a_new_budget_and_a_changed_row_need_the_score_of_that_row(
+    tmp_path, tiny_model_dir
+):
     config = base_config(tmp_path, tiny_model_dir) | sft_data(tmp_path)
     config |= {"num_epochs": 1, "eval_strategy": None, "test_datasets": None}
     donod = {"keep_fraction": 0.5, "audit": {"enabled": False}}
     path = save(tmp_path, config | {"donod": donod})
-    axolotl("preprocess", path, cwd=tmp_path)
+    assert "DONOD: scoring 40 rows" in axolotl("preprocess", path, cwd=tmp_path).stdout
+    assert len(kept_of(tmp_path)) == 20
     rows = chat_rows(40)
     rows[7]["messages"][1]["content"] = "I do not know."
-    (tmp_path / "other.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    config["datasets"][0]["path"] = str(tmp_path / "other.jsonl")
-    changed = save(tmp_path, config | {"donod": donod})
-    assert "scoring 1 rows" in axolotl("preprocess", changed, cwd=tmp_path).stdout
+    config["datasets"][0]["path"] = write_jsonl(tmp_path / "other.jsonl", rows)
+    changed = config | {"donod": donod | {"keep_fraction": 0.25}}
+    output = axolotl("train", save(tmp_path, changed, "b.yml"), cwd=tmp_path).stdout
+    assert "DONOD: scoring 1 rows" in output
+    assert len(kept_of(tmp_path)) == 10
 
 
-@pytest.mark.parametrize("adapter", [LORA, {}], ids=["lora", "full"])
-def test_aw_dpo_alone_in_a_plain_dpo_run(adapter, tmp_path, tiny_model_dir):
-    """Precomputed reference log-probabilities give the same run."""
-    logs = []
-    for name, precompute in (("fly", False), ("precomputed", True)):
-        folder = tmp_path / name
-        folder.mkdir()
-        config = base_config(folder, tiny_model_dir) | pair_data(folder) | adapter
-        config |= {
-            "rl": "dpo",
-            "num_epochs": 1,
-            "aw_dpo": {"mode": "joint"},
-            "precompute_ref_log_probs": precompute,
-            "lora_dropout": 0.0 if adapter else None,
-        }
-        axolotl("train", save(folder, config), cwd=folder)
-        state = last_state(folder / "out")
-        assert state["global_step"] == 8
-        logs.append(losses(state["log_history"]))
-    assert logs[0][0] == pytest.approx(0.6931, abs=1e-4)  # ln 2 before any step
-    assert logs[0][-1] < logs[0][0]
-    assert logs[1] == pytest.approx(logs[0], abs=1e-6)
+def test_aw_dpo_alone_in_a_plain_dpo_run(tmp_path, tiny_model_dir):
+    config = base_config(tmp_path, tiny_model_dir) | pair_data(tmp_path) | LORA
+    config |= {"rl": "dpo", "num_epochs": 1, "aw_dpo": {"mode": "joint"}}
+    axolotl("train", save(tmp_path, config), cwd=tmp_path)
+    state = last_state(tmp_path / "out")
+    assert state["global_step"] == 8
+    found = losses(state["log_history"])
+    assert found[0] == pytest.approx(0.6931, abs=1e-4)  # ln 2 before any step
+    assert found[-1] < found[0]
 
 
 def test_preprocess_checks_the_alignment_pairs_too(tmp_path, tiny_model_dir):

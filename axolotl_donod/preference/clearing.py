@@ -56,7 +56,7 @@ def write_clearing(folder: Path, identity: str, clearing: Clearing) -> None:
 
 
 def read_clearing(folder: Path, identity: str) -> Clearing | None:
-    """Return what was kept for the identity of a set of pairs, None where nothing was."""
+    """Return what was kept for an identity of pairs, None where nothing was."""
     try:
         kept = json.loads((folder / CLEARING).read_text("utf-8"))
         if kept.pop("identity") != identity:
