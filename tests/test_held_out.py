@@ -65,7 +65,7 @@ def test_prompts_of_the_folder_are_left_out_by_default(
     assert "evaluation.data.local_data" in log.text
     assert known.own() == known.prompts
     listed = read_prompts(task.settings.prompts)
-    matches = matches_of(task.settings, listed.prompts, known, tell=True)
+    matches = matches_of(task.settings, listed.prompts, known)
     kept = clear_of(listed, matches, task.settings)
     assert [prompt.text for prompt in kept] == ["Why?"]
     assert listed.left_out[EVALUATED] == 5
