@@ -43,6 +43,7 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
         self._trained = False
         self._preview = 0
         self._port: int | None = None
+        self._group: Any = None
         self._environment: dict[str, str] = {}
 
     def register(self, cfg: Any) -> None:
@@ -157,8 +158,16 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
             announce(stage.root, "All stages are complete.")
 
     def note_trained(self) -> None:
-        """Remember that the trainer ran to its end."""
+        """Remember that the trainer ran to its end, and keep the group of CPU ranks.
+
+        Freed together with the trainer, a group of gloo may wait for a thread of its
+        own which waits for the interpreter's lock, and so for ever.
+        """
+        import torch.distributed as ranks
+
         self._trained = True
+        if ranks.is_initialized() and ranks.get_backend() == "gloo":
+            self._group = ranks.group.WORLD
 
 
 class _StageWatch(TrainerCallback):  # type: ignore[misc]
