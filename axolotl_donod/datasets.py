@@ -84,12 +84,18 @@ def _loaded(cfg: Any) -> host.TrainDatasetMeta:
     loss = settings.get("loss") or "both"
     strict = settings.get("require_reasoning")
     if strict or loss != "both":
-        # Axolotl names its cache by none of our settings.
-        prepared = Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH)
-        own = f"cot_sft_{loss}{'_reasoning' if strict else ''}"
-        if prepared.name != own:
-            cfg.dataset_prepared_path = str(prepared / own)
+        prepare_apart(cfg, f"cot_sft_{loss}{'_reasoning' if strict else ''}")
     return host.load_datasets(cfg=cfg)
+
+
+def prepare_apart(cfg: Any, name: str) -> None:
+    """Give prepared rows a folder of their own.
+
+    Axolotl names its cache by none of our settings, and by the paths of files alone.
+    """
+    prepared = Path(cfg.dataset_prepared_path or DEFAULT_DATASET_PREPARED_PATH)
+    if prepared.name != name:
+        cfg.dataset_prepared_path = str(prepared / name)
 
 
 def _selected(

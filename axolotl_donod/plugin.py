@@ -29,7 +29,7 @@ from axolotl_donod.checks import check_overrides, naming_the_section, read_secti
 from axolotl_donod.config import DEFAULT_SEED, SFT, StageInfo
 from axolotl_donod.judges.build import build_judge
 from axolotl_donod.markers import plain
-from axolotl_donod.preference.pairs_config import PairsConfig
+from axolotl_donod.preference.pairs_config import PAIRS_FILE, PairsConfig
 
 
 class DonodPlugin(BasePlugin):  # type: ignore[misc]
@@ -108,13 +108,18 @@ class DonodPlugin(BasePlugin):  # type: ignore[misc]
 
     def _make_pairs(self, cfg: Any) -> None:
         """Sample and judge the pairs of the stage, every rank its share."""
+        from axolotl_donod import datasets
         from axolotl_donod.pair_task import pairs_task
         from axolotl_donod.preference.build import make_pairs
         from axolotl_donod.pruning.engine import Ranks
 
         if self._chain is not None:
             stages.refuse_other_sft(self._chain)
-        make_pairs(pairs_task(cfg), Ranks.from_environment())
+        manifest = make_pairs(pairs_task(cfg), Ranks.from_environment())
+        # Other pairs would lie in the same file.
+        name = f"pairs_{manifest['hashes'][PAIRS_FILE][:16]}"
+        for stage in filter(None, (cfg, self._alignment)):
+            datasets.prepare_apart(stage, name)
 
     def pre_model_load(self, cfg: Any) -> None:
         """Seed what Axolotl leaves to chance: a LoRA's start, new embedding rows.

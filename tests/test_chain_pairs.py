@@ -42,6 +42,9 @@ def test_the_second_stage_trains_on_pairs_of_the_sft_model(chain):
     assert all(row["gap"] > 0.5 for row in pairs)
     # One epoch in batches of two.
     assert last_state(chain / "out/alignment")["global_step"] == -(-len(pairs) // 2)
+    # Prepared under the name of their content, so that other pairs are read anew.
+    name = f"pairs_{manifest['hashes']['pairs.jsonl'][:16]}"
+    assert len(list((chain / "prepared" / name).iterdir())) > 0
     summary = (chain / "out/summary.md").read_text("utf-8")
     assert f"- Pairs: {len(pairs)} " in summary
 

@@ -44,7 +44,7 @@ eval_strategy save_steps logging_steps alignment
 """.split()
 SECTION_ORDER = """
 rl datasets pairs test_datasets micro_batch_size gradient_accumulation_steps
-learning_rate num_epochs aw_dpo
+learning_rate num_epochs eval_strategy aw_dpo
 """.split()
 
 
