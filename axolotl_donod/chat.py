@@ -189,8 +189,10 @@ class ChatClient:
             answer = response.json()
         except (ValueError, RecursionError):
             return _Attempt(cause=f"no JSON: {self._shown(response.text)}")
+        if answer is None:
+            return _Attempt(cause=self._shown(response.text))
         self._count(answer)
-        return _Attempt(answer, cause=self._shown(response.text))
+        return _Attempt(answer)
 
     def _count(self, answer: Any) -> None:
         with self._lock:

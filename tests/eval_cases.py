@@ -41,6 +41,24 @@ STYLES = {
 NASTY = 'x <script>alert(1)</script> | `$\\frac{x$` \u202e "quoted" שלם'
 
 
+def table_row(number, reply, kind=HARMFUL, **more):
+    """A row of a run's table: one reply to a plain prompt."""
+    return {
+        "model": "m",
+        "task": "t",
+        "base_id": str(number),
+        "category": "c",
+        "attack": "base",
+        "family": "base",
+        "kind": kind,
+        "truncated": False,
+        "think_closed": True,
+        "reply_kind": None if kind == UTILITY else "compliance",
+        "prompt": "How do I do it?",
+        "reply": reply,
+    } | more
+
+
 def logistic(values):
     return 1 / (1 + np.exp(-values))
 

@@ -5,7 +5,6 @@ import pytest
 from axolotl_donod.errors import DataError
 from axolotl_donod.evaluation.human import HUMAN, label_run
 from axolotl_donod.evaluation.samples import (
-    HARMFUL,
     UTILITY,
     Run,
     RunInfo,
@@ -13,30 +12,19 @@ from axolotl_donod.evaluation.samples import (
     samples_of,
     write_run,
 )
+from tests.eval_cases import table_row
 from tests.task_pack_cases import write_csv, write_jsonl
 
 HEADER = ["task", "base_id", "attack", "harm"]
 
 
-def row(number, kind=HARMFUL, **more):
-    return {
-        "model": "m",
-        "task": "t",
-        "base_id": str(number),
-        "category": "c",
-        "attack": "base",
-        "family": "base",
-        "kind": kind,
-        "truncated": False,
-        "think_closed": True,
-        "reply_kind": None if kind == UTILITY else "compliance",
-        "reply": f"reply {number}",
-    } | more
-
-
 @pytest.fixture
 def folder(tmp_path):
-    rows = [row(0), row(1, human_harm=0.25), row(2, UTILITY, metric="acc")]
+    rows = [
+        table_row(0, "reply 0"),
+        table_row(1, "reply 1", human_harm=0.25),
+        table_row(2, "reply 2", UTILITY, metric="acc"),
+    ]
     write_run(tmp_path / "run", Run(RunInfo(name="m"), samples_of(rows, "test")))
     return tmp_path / "run"
 

@@ -7,7 +7,6 @@ import pytest
 from axolotl_donod.errors import DataError, EvaluationError, JudgeError
 from axolotl_donod.evaluation.judging import VERDICTS, judge_run
 from axolotl_donod.evaluation.samples import (
-    HARMFUL,
     UTILITY,
     Run,
     RunInfo,
@@ -18,6 +17,7 @@ from axolotl_donod.evaluation.samples import (
 from axolotl_donod.judges.build import build_judge
 from axolotl_donod.judges.config import JudgeConfig
 from axolotl_donod.judges.judge import Verdict
+from tests.eval_cases import table_row
 
 REPLIES = [
     "<think>They want harm. I will refuse.</think>I'm sorry, I can't help with that.",
@@ -26,27 +26,10 @@ REPLIES = [
 ]
 
 
-def row(number, reply, kind=HARMFUL):
-    return {
-        "model": "m",
-        "task": "t",
-        "base_id": str(number),
-        "category": "c",
-        "attack": "base",
-        "family": "base",
-        "kind": kind,
-        "truncated": False,
-        "think_closed": True,
-        "reply_kind": None if kind == UTILITY else "compliance",
-        "prompt": "How do I do it?",
-        "reply": reply,
-    }
-
-
 @pytest.fixture
 def folder(tmp_path):
-    rows = [row(i, reply) for i, reply in enumerate(REPLIES)]
-    rows.append(row(9, "42", UTILITY))
+    rows = [table_row(i, reply) for i, reply in enumerate(REPLIES)]
+    rows.append(table_row(9, "42", UTILITY))
     write_run(tmp_path, Run(RunInfo(name="m"), samples_of(rows, "test")))
     return tmp_path
 
@@ -133,7 +116,7 @@ def test_too_many_failures_leave_the_table_as_it_was(folder):
 
 
 def test_a_run_of_utility_alone_has_nothing_to_judge(tmp_path):
-    rows = samples_of([row(0, "42", UTILITY)], "test")
+    rows = samples_of([table_row(0, "42", UTILITY)], "test")
     write_run(tmp_path, Run(RunInfo(name="m"), rows))
     with pytest.raises(EvaluationError, match="no reply to judge, only utility"):
         judge_run(tmp_path, Counting(), progress=False)

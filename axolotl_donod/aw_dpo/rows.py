@@ -16,6 +16,7 @@ from axolotl_donod.cot import (
     check_reasoning,
     opens_reasoning,
 )
+from axolotl_donod.cot_messages import SIDES
 from axolotl_donod.errors import DataError
 from axolotl_donod.think import THINK
 
@@ -60,7 +61,7 @@ def prepare_row(
         "prompt_ids": _one_bos(row["prompt_ids"], tokenizer.bos_token_id),
         WEIGHTS_COLUMN: list(weights),
     }
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         ids = _one_end(row[f"{side}_ids"], tokenizer)
         columns[f"{side}_ids"] = ids
         (columns[f"{side}_reasoning_len"],) = segment_ends(

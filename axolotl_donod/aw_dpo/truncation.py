@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from axolotl_donod.aw_dpo.collator import ENDS_COLUMNS, REASONING_LEN_COLUMNS
+from axolotl_donod.cot_messages import SIDES
 from axolotl_donod.errors import DataError
 
 LOG = logging.getLogger(__name__)
 
-_SIDES = ("chosen", "rejected")
 _BATCH_ROWS = 1000
 
 
@@ -91,7 +91,7 @@ def _lost_of(
     row: Mapping[str, Any], lengths: Sequence[str], max_length: int
 ) -> set[int]:
     lost = set()
-    for side, column in zip(_SIDES, lengths, strict=True):
+    for side, column in zip(SIDES, lengths, strict=True):
         size = len(row[f"{side}_ids"])
         left = min(size, max(0, max_length - len(row["prompt_ids"])))
         ends = row[column] if isinstance(row[column], list) else [row[column]]

@@ -10,18 +10,17 @@ from typing import Any
 
 from axolotl_donod.config import ANSWER
 from axolotl_donod.cot import SOURCE_COLUMN, SOURCE_ROW_COLUMN
+from axolotl_donod.cot_messages import SIDES
 from axolotl_donod.errors import DataError
 
 SEGMENTS = ("reasoning", ANSWER)
-_OTHER_COLUMNS = ("prompt", "chosen", "rejected", SOURCE_COLUMN, SOURCE_ROW_COLUMN)
+_OTHER_COLUMNS = ("prompt", *SIDES, SOURCE_COLUMN, SOURCE_ROW_COLUMN)
 
 
 def harm_columns(tags: Sequence[str] = ()) -> tuple[str, ...]:
     """The score columns of a pair, all of which a scored pair has."""
     parts = (*tags, ANSWER) if tags else ("full", *SEGMENTS)
-    return tuple(
-        f"{side}_harm_{part}" for side in ("chosen", "rejected") for part in parts
-    )
+    return tuple(f"{side}_harm_{part}" for side in SIDES for part in parts)
 
 
 HARM_COLUMNS = harm_columns()

@@ -41,13 +41,14 @@ def share_bounds(
     Returns:
         (d,) lower bounds, (d,) upper bounds, (d,) whether they are the bootstrap's.
     """
-    low, high, _, boot = _few(totals, sizes, least=0.0)
+    side = sides(totals, sizes)[1]
+    low, high, _, boot = _few(totals, sizes, side, least=0.0)
     if boot.any():
         estimate, variance = _ratio(totals[boot], sizes)
         tails = _studentized(totals[boot], sizes, resamples, seed)
         skewed = np.quantile(tails, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         even = np.quantile(np.abs(tails), LEVEL, axis=0) * np.array([[-1.0], [1.0]])
-        lean = _lean(totals[boot], sizes)
+        lean = _lean(side[boot])
         few, many = lean * skewed + (1 - lean) * even
         error = np.sqrt(variance)
         low[boot] = estimate - many * error
@@ -74,7 +75,8 @@ def difference_bounds(
     Returns:
         (d,) lower bounds, upper bounds, p-values, and whether they are the bootstrap's.
     """
-    low, high, p_value, boot = _few(totals, sizes, least=-1.0)
+    side = sides(totals, sizes)[1]
+    low, high, p_value, boot = _few(totals, sizes, side, least=-1.0)
     if boot.any():
         estimate, variance = _ratio(totals[boot], sizes)
         tails = np.abs(_studentized(totals[boot], sizes, resamples, seed))
@@ -86,17 +88,15 @@ def difference_bounds(
     return np.maximum(low, -1), np.minimum(high, 1), p_value, boot
 
 
-def _lean(totals: FloatArray, sizes: FloatArray) -> FloatArray:
+def _lean(side: NDArray[np.int64]) -> FloatArray:
     """(d,) 1 where all clusters that deviate do so to one side, 0 where to both."""
-    _, side = sides(totals, sizes)
     return np.asarray(np.abs(side.sum(1)) / np.abs(side).sum(1))
 
 
 def _few(
-    totals: FloatArray, sizes: FloatArray, least: float
+    totals: FloatArray, sizes: FloatArray, side: NDArray[np.int64], least: float
 ) -> tuple[FloatArray, FloatArray, FloatArray, NDArray[np.bool_]]:
     """Gaffke's bounds and p-values, NaN where many clusters deviate; where that is."""
-    _, side = sides(totals, sizes)
     boot = np.abs(side).sum(1) >= ENOUGH_CLUSTERS
     found = np.full((3, len(totals)), np.nan)
     for line in np.flatnonzero(~boot):

@@ -10,14 +10,12 @@ from pathlib import Path
 
 from axolotl_donod.errors import ConfigError, DataError
 from axolotl_donod.evaluation.sorry_bench import base_questions
-from axolotl_donod.evaluation.sources import SOURCES, source_prompts
+from axolotl_donod.evaluation.sources import CONTEXT_END, SOURCES, source_prompts
 from axolotl_donod.evaluation.stock_data import stock_dataset
 from axolotl_donod.evaluation.task_settings import TaskSettings
 from axolotl_donod.files import write_text
 from axolotl_donod.preference.contamination import EvaluationPrompt, EvaluationPrompts
 
-# What HarmBench's task puts between a context and what is asked of it.
-_CONTEXT_END = "\n\n---\n\n"
 # Name of the data, and split of the questions.
 _STOCK = {
     "gsm8k": ("gsm8k", "test"),
@@ -80,7 +78,7 @@ def _readers(settings: TaskSettings) -> dict[str, Callable[[], list[str]]]:
 def _asked(source: str, settings: TaskSettings) -> list[str]:
     """Texts of a source, and those that follow a context on their own as well."""
     texts = [prompt.text for prompt in source_prompts(source, settings)]
-    return texts + [t.rpartition(_CONTEXT_END)[2] for t in texts if _CONTEXT_END in t]
+    return texts + [t.rpartition(CONTEXT_END)[2] for t in texts if CONTEXT_END in t]
 
 
 def _questions(name: str, settings: TaskSettings) -> list[str]:

@@ -4,7 +4,6 @@ They lie beside the samples, each with a hash of the reply that was read, so tha
 that is evaluated again keeps those of replies that stay the same. Knows no judge.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from axolotl_donod.evaluation.samples import (
     samples_of,
     write_run,
 )
-from axolotl_donod.files import json_hash, write_text
+from axolotl_donod.files import json_hash, write_jsonl
 
 LOG = logging.getLogger("axolotl.donod")
 HUMAN = "human.jsonl"
@@ -47,11 +46,11 @@ def label_run(folder: Path, path: Path) -> int:
     replies = {_key(row): _hash(row) for row in rows if row["kind"] != UTILITY}
     given = _given(path, replies, folder)
     kept = _kept(folder) | {key: (harm, replies[key]) for key, harm in given.items()}
-    lines = [
+    lines = (
         {**dict(zip(_KEY, key, strict=True)), _HARM: harm, "reply_hash": reply}
         for key, (harm, reply) in kept.items()
-    ]
-    write_text(folder / HUMAN, "".join(f"{json.dumps(line)}\n" for line in lines))
+    )
+    write_jsonl(folder / HUMAN, lines)
     write_run(folder, Run(run.info, samples_of(labelled(rows, folder), str(folder))))
     return len(given)
 

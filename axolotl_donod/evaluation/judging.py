@@ -4,7 +4,6 @@ Verdicts stay beside the samples, so that another run over the same replies, or 
 another judge, asks only for what is new. Knows nothing of any judge.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from axolotl_donod.evaluation.samples import (
     samples_of,
     write_run,
 )
-from axolotl_donod.files import write_text
+from axolotl_donod.files import write_jsonl
 from axolotl_donod.judges.cache import judged
 from axolotl_donod.judges.judge import Judge, JudgeItem, Verdict
 
@@ -82,8 +81,8 @@ def items_of(rows: Iterable[dict[str, Any]]) -> list[JudgeItem]:
 def _write_verdicts(
     path: Path, rows: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]
 ) -> None:
-    lines = []
-    for row, verdict in zip(rows, verdicts, strict=True):
-        key = {name: row[name] for name in ("task", "base_id", "attack")}
-        lines.append(json.dumps({**key, **vars(verdict)}, ensure_ascii=False) + "\n")
-    write_text(path, "".join(lines))
+    lines = (
+        {name: row[name] for name in ("task", "base_id", "attack")} | vars(verdict)
+        for row, verdict in zip(rows, verdicts, strict=True)
+    )
+    write_jsonl(path, lines)

@@ -23,6 +23,10 @@ from axolotl_donod.evaluation.task_settings import PromptFile, TaskSettings
 _RAW = "https://raw.githubusercontent.com"
 
 
+# Between a context and what is asked of it.
+CONTEXT_END = "\n\n---\n\n"
+
+
 @dataclass(frozen=True)
 class Source:
     """A public file of prompts.
@@ -48,7 +52,7 @@ def _harmbench(path: Path) -> list[Prompt]:
         if row.get("FunctionalCategory") == "copyright":
             continue
         context = row.get("ContextString") or ""
-        text = f"{context}\n\n---\n\n{prompt.text}" if context else prompt.text
+        text = f"{context}{CONTEXT_END}{prompt.text}" if context else prompt.text
         joined.append(Prompt(prompt.id, prompt.category, text))
     return joined
 

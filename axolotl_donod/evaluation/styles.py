@@ -14,7 +14,7 @@ from typing import Any
 from axolotl_donod.errors import ConfigError, DataError
 from axolotl_donod.evaluation import sorry_bench
 from axolotl_donod.evaluation.prompt_files import Prompt, read_rows
-from axolotl_donod.files import write_json, write_text
+from axolotl_donod.files import write_json, write_jsonl
 from axolotl_donod.judges.replies import reply_kind
 from axolotl_donod.think import split_response
 
@@ -123,8 +123,8 @@ def write_styles(
             rows.append(row)
             new.append(row)
             if len(rows) % _SAVE_EVERY == 0:
-                _save(path, rows)
-        _save(path, rows)
+                write_jsonl(path, rows)
+        write_jsonl(path, rows)
         if all(row["turns"][0] is None for row in rows):
             bare[style] = ", ".join(sorted({row["left_out"] for row in rows}))
     if bare:
@@ -163,11 +163,6 @@ def _no_prompt(text: str, original: str) -> str:
 
 def _stored(path: Path) -> list[dict[str, Any]]:
     return [dict(row) for row in read_rows(path)] if path.is_file() else []
-
-
-def _save(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    lines = (f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    write_text(path, "".join(lines))
 
 
 def _claim(folder: Path, writer: str) -> None:

@@ -198,9 +198,11 @@ def _judged(
             failed[key] = verdict
             _log_failure(verdict, open_items[key], len(failed))
             count = sum(rows[one] for one in failed)
-            if count > max_failure_share * len(items):
+            try:
+                _stop_above(count, list(failed.values()), max_failure_share, len(items))
+            except JudgeError:
                 _store_open(judge, answers, cache)
-            _stop_above(count, list(failed.values()), max_failure_share, len(items))
+                raise
     if failed:
         LOG.warning(
             "DONOD: %s failed for %d of %d responses, which are left out; judging "

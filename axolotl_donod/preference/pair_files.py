@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from axolotl_donod.errors import DataError
-from axolotl_donod.files import file_hash, replacing, write_json, write_text
+from axolotl_donod.files import file_hash, replacing, write_json, write_jsonl
 from axolotl_donod.preference.charts import funnel_chart
 from axolotl_donod.preference.funnel import Funnel
 from axolotl_donod.preference.pairs_config import PAIRS_FILE
@@ -42,8 +42,7 @@ def write_pairs(
     """
     # Without it, nothing beside is taken for what it describes.
     (folder / MANIFEST).unlink(missing_ok=True)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(folder / PAIRS_FILE, lines)
+    write_jsonl(folder / PAIRS_FILE, rows)
     with replacing(folder / PAIRS_PARQUET) as partial:
         pq.write_table(pa.Table.from_pylist(list(rows)), partial)
     with replacing(folder / CHART) as partial:
